@@ -1,0 +1,2 @@
+//! starling-e2e
+fn main() {}

@@ -1,0 +1,2 @@
+//! starling-operator
+fn main() {}

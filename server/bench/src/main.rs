@@ -1,0 +1,2 @@
+//! starling-bench
+fn main() {}

@@ -1,0 +1,2 @@
+//! starling-server
+fn main() {}
