@@ -1,1 +1,11 @@
-//! wire
+//! NATS wire formats: bytes in, borrowed operations out, and the encoders back.
+//!
+//! Owns the framing of the client protocol ([`client`]), of the route protocol ([`route`]) and the JSON
+//! documents that travel in `INFO` and `CONNECT` ([`info`]).
+//!
+//! Never does: I/O, interest, permissions, or any decision about what an operation means. A parser reads a
+//! slice and says either "this operation, so many bytes", "more bytes are needed", or why the bytes are wrong.
+
+pub mod client;
+pub mod info;
+pub mod route;

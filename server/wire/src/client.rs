@@ -1,0 +1,532 @@
+//! The client protocol as a server reads it: an incremental parser over a borrowed buffer.
+//!
+//! Source of the rules: the NATS client protocol page and nats-server's `parser.go`, whose leniencies are kept
+//! (verbs in any case, bare `\n`, tabs between arguments) and whose refusals are split in the same two classes:
+//! [`Error::Unknown`] is answered with `-ERR 'Unknown Protocol Operation'`, malformed arguments close silently.
+
+use std::ops::Range;
+
+/// Bytes of a control line that are accepted before `\r\n` (nats-server `MAX_CONTROL_LINE_SIZE`).
+pub const CONTROL_LINE_BYTES_DEFAULT: usize = 4096;
+
+/// Limits that a parse is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest control line in bytes, without its line end.
+    pub control_line_bytes_max: usize,
+    /// Largest payload (headers included) in bytes; `None` is unlimited.
+    pub payload_bytes_max: Option<usize>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { control_line_bytes_max: CONTROL_LINE_BYTES_DEFAULT, payload_bytes_max: Some(1 << 20) }
+    }
+}
+
+/// Why bytes cannot be an operation. Every variant ends the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// No such verb, or a payload not followed by `\r\n`: answered before closing.
+    Unknown,
+    /// Wrong number or form of arguments: closed without an answer, as nats-server does.
+    Arguments,
+    /// The control line is longer than the limit.
+    ControlLine,
+    /// The payload announced is larger than the limit.
+    Payload {
+        /// Announced size in bytes.
+        size: usize,
+    },
+}
+
+/// A publish, as offsets into the buffer that was parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// Start of the subject.
+    pub subject: u32,
+    /// Length of the subject in bytes.
+    pub subject_len: u32,
+    /// Start of the reply subject; its length is 0 when there is none.
+    pub reply: u32,
+    /// Length of the reply subject in bytes, 0 for none.
+    pub reply_len: u32,
+    /// Start of the size digits (`HPUB`: header size, then total size).
+    pub sizes: u32,
+    /// Start of the body: header bytes, then payload.
+    pub body: u32,
+    /// Size of the header block in bytes, 0 for `PUB`.
+    pub header_len: u32,
+    /// End of the operation, behind the final `\r\n`. The body ends two bytes before.
+    pub end: u32,
+    /// One space stands between reply (if any) and sizes and `\r\n` behind the sizes, so that everything from
+    /// the reply on can be forwarded byte for byte.
+    pub verbatim: bool,
+}
+
+impl Publish {
+    /// The subject's place in the buffer.
+    pub fn subject_range(&self) -> Range<usize> {
+        self.subject as usize..(self.subject + self.subject_len) as usize
+    }
+    /// The reply's place in the buffer; empty when there is none.
+    pub fn reply_range(&self) -> Range<usize> {
+        self.reply as usize..(self.reply + self.reply_len) as usize
+    }
+    /// Header and payload without the final `\r\n`.
+    pub fn body_range(&self) -> Range<usize> {
+        self.body as usize..self.end as usize - 2
+    }
+    /// Header and payload bytes together.
+    pub fn body_len(&self) -> usize {
+        self.end as usize - 2 - self.body as usize
+    }
+}
+
+/// One operation of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op<'a> {
+    /// `PUB` or `HPUB`.
+    Publish(Publish),
+    /// `SUB subject [queue] sid`.
+    Subscribe {
+        /// Subject filter.
+        subject: &'a [u8],
+        /// Queue group.
+        queue: Option<&'a [u8]>,
+        /// The client's name for the subscription.
+        sid: &'a [u8],
+    },
+    /// `UNSUB sid [max]`.
+    Unsubscribe {
+        /// The client's name for the subscription.
+        sid: &'a [u8],
+        /// Messages after which it ends, counted from the start; `None` (also for an unreadable number) is now.
+        max: Option<u64>,
+    },
+    /// `CONNECT {json}`.
+    Connect(&'a [u8]),
+    /// `INFO {json}`: accepted and ignored from a client.
+    Info(&'a [u8]),
+    /// `PING`.
+    Ping,
+    /// `PONG`.
+    Pong,
+    /// `+OK`.
+    Ok,
+    /// `-ERR …`.
+    Err(&'a [u8]),
+}
+
+/// What a parse found at the start of a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// An operation and the bytes that it took.
+    Op(Op<'a>, usize),
+    /// The operation is not complete; it will take at least so many bytes in all.
+    More(usize),
+}
+
+/// Reads one operation at `buf[at..]`. Offsets in a [`Publish`] are relative to `buf`.
+///
+/// # Errors
+/// [`Error`], each variant of which ends the connection.
+#[inline]
+pub fn parse<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Result<Step<'a>, Error> {
+    if let Some(step) = parse_publish_fast(buf, at, limits) {
+        return Ok(step);
+    }
+    parse_any(buf, at, limits)
+}
+
+/// The shape that clients really send, `PUB subject [reply] size\r\n…`; anything else is left to [`parse_any`].
+#[inline]
+fn parse_publish_fast<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Option<Step<'a>> {
+    let verb: [u8; 4] = buf.get(at..at + 4)?.try_into().ok()?;
+    let subject = if u32::from_le_bytes(verb) == u32::from_le_bytes(*b"PUB ") {
+        at + 4
+    } else if verb == *b"HPUB" && buf.get(at + 4) == Some(&b' ') {
+        return parse_hpub_fast(buf, at, limits);
+    } else {
+        return None;
+    };
+    let subject_end = find_blank(buf, subject)?;
+    if subject_end == subject || buf[subject_end] != b' ' {
+        return None;
+    }
+    let mut sizes = subject_end + 1;
+    let mut sizes_end = find_blank(buf, sizes)?;
+    let (mut reply, mut reply_len) = (sizes, 0);
+    if buf[sizes_end] == b' ' {
+        (reply, reply_len) = (sizes, sizes_end - sizes);
+        sizes = sizes_end + 1;
+        sizes_end = find_blank(buf, sizes)?;
+        if reply_len == 0 {
+            return None;
+        }
+    }
+    if buf[sizes_end] != b'\r' || buf.get(sizes_end + 1) != Some(&b'\n') {
+        return None;
+    }
+    let size = size_of(&buf[sizes..sizes_end])?;
+    if sizes_end - at > limits.control_line_bytes_max || limits.payload_bytes_max.is_some_and(|max| size > max) {
+        return None;
+    }
+    let body = sizes_end + 2;
+    let end = body + size + 2;
+    if end > buf.len() {
+        return Some(Step::More(end - at));
+    }
+    if buf[end - 2] != b'\r' || buf[end - 1] != b'\n' {
+        return None;
+    }
+    let publish = Publish {
+        subject: subject as u32,
+        subject_len: (subject_end - subject) as u32,
+        reply: reply as u32,
+        reply_len: reply_len as u32,
+        sizes: sizes as u32,
+        body: body as u32,
+        header_len: 0,
+        end: end as u32,
+        verbatim: true,
+    };
+    Some(Step::Op(Op::Publish(publish), end - at))
+}
+
+#[inline]
+fn parse_hpub_fast<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Option<Step<'a>> {
+    let mut starts = [0usize; 4];
+    let mut ends = [0usize; 4];
+    let mut count = 0;
+    let mut from = at + 5;
+    let line_end = loop {
+        let end = find_blank(buf, from)?;
+        if end == from || count == 4 {
+            return None;
+        }
+        (starts[count], ends[count]) = (from, end);
+        count += 1;
+        match buf[end] {
+            b' ' => from = end + 1,
+            b'\r' if buf.get(end + 1) == Some(&b'\n') => break end,
+            _ => return None,
+        }
+    };
+    if count < 3 || line_end - at > limits.control_line_bytes_max {
+        return None;
+    }
+    let (header_len, size) =
+        (size_of(&buf[starts[count - 2]..ends[count - 2]])?, size_of(&buf[starts[count - 1]..ends[count - 1]])?);
+    if header_len > size || limits.payload_bytes_max.is_some_and(|max| size > max) {
+        return None;
+    }
+    let body = line_end + 2;
+    let end = body + size + 2;
+    if end > buf.len() {
+        return Some(Step::More(end - at));
+    }
+    if buf[end - 2] != b'\r' || buf[end - 1] != b'\n' {
+        return None;
+    }
+    let (reply, reply_len) = if count == 4 { (starts[1], ends[1] - starts[1]) } else { (starts[1], 0) };
+    let publish = Publish {
+        subject: starts[0] as u32,
+        subject_len: (ends[0] - starts[0]) as u32,
+        reply: reply as u32,
+        reply_len: reply_len as u32,
+        sizes: starts[count - 2] as u32,
+        body: body as u32,
+        header_len: header_len as u32,
+        end: end as u32,
+        verbatim: true,
+    };
+    Some(Step::Op(Op::Publish(publish), end - at))
+}
+
+/// First byte at or behind `from` that is a space or a control character. Eight bytes at a time: a byte below
+/// 0x21 is found by the borrow that the subtraction takes from its top bit.
+#[inline]
+fn find_blank(buf: &[u8], mut from: usize) -> Option<usize> {
+    const LOW: u64 = 0x2121_2121_2121_2121;
+    const TOP: u64 = 0x8080_8080_8080_8080;
+    while let Some(chunk) = buf.get(from..from + 8) {
+        let word = u64::from_le_bytes(chunk.try_into().ok()?);
+        let found = word.wrapping_sub(LOW) & !word & TOP;
+        if found != 0 {
+            return Some(from + (found.trailing_zeros() / 8) as usize);
+        }
+        from += 8;
+    }
+    buf.get(from..)?.iter().position(|byte| *byte <= b' ').map(|i| from + i)
+}
+
+/// A size as nats-server reads it: one to nine digits, nothing else.
+#[inline]
+fn size_of(digits: &[u8]) -> Option<usize> {
+    if digits.is_empty() || digits.len() > 9 {
+        return None;
+    }
+    let mut size = 0usize;
+    for digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        size = size * 10 + digit as usize;
+    }
+    Some(size)
+}
+
+/// Verbs of the protocol; a blank must follow those that take arguments.
+#[derive(Clone, Copy, PartialEq)]
+enum Verb {
+    Publish,
+    HeaderPublish,
+    Subscribe,
+    Unsubscribe,
+    Connect,
+    Info,
+    Ping,
+    Pong,
+    Ok,
+    Err,
+}
+
+const VERBS: [(&[u8], Verb, bool); 10] = [
+    (b"PUB", Verb::Publish, true),
+    (b"HPUB", Verb::HeaderPublish, true),
+    (b"SUB", Verb::Subscribe, true),
+    (b"UNSUB", Verb::Unsubscribe, true),
+    (b"CONNECT", Verb::Connect, true),
+    (b"INFO", Verb::Info, true),
+    (b"PING", Verb::Ping, false),
+    (b"PONG", Verb::Pong, false),
+    (b"+OK", Verb::Ok, false),
+    (b"-ERR", Verb::Err, true),
+];
+
+fn parse_any<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Result<Step<'a>, Error> {
+    let input = buf.get(at..).unwrap_or_default();
+    let Some(verb) = verb_of(input)? else { return Ok(Step::More(input.len() + 1)) };
+    let Some(line_feed) = memchr::memchr(b'\n', input) else {
+        if input.len() > limits.control_line_bytes_max {
+            return Err(Error::ControlLine);
+        }
+        return Ok(Step::More(input.len() + 1));
+    };
+    let line = input[..line_feed].strip_suffix(b"\r").unwrap_or(&input[..line_feed]);
+    let verb_len = VERBS.iter().find(|v| v.1 == verb).map_or(0, |v| v.0.len());
+    let arguments = line.get(verb_len..).unwrap_or_default();
+    if arguments.len() > limits.control_line_bytes_max {
+        return Err(Error::ControlLine);
+    }
+    let consumed = line_feed + 1;
+    let op = match verb {
+        Verb::Publish | Verb::HeaderPublish => {
+            return parse_publish(buf, at, at + verb_len, at + consumed, verb == Verb::HeaderPublish, limits);
+        }
+        Verb::Subscribe => parse_subscribe(arguments)?,
+        Verb::Unsubscribe => parse_unsubscribe(arguments)?,
+        Verb::Connect => Op::Connect(trim(arguments)),
+        Verb::Info => Op::Info(trim(arguments)),
+        Verb::Ping => Op::Ping,
+        Verb::Pong => Op::Pong,
+        Verb::Ok => Op::Ok,
+        Verb::Err => Op::Err(trim(arguments)),
+    };
+    Ok(Step::Op(op, consumed))
+}
+
+/// The verb at the start, in any case; `None` while it is still incomplete.
+fn verb_of(input: &[u8]) -> Result<Option<Verb>, Error> {
+    let mut partial = input.is_empty();
+    for (name, verb, arguments) in VERBS {
+        let have = input.len().min(name.len());
+        if !input[..have].eq_ignore_ascii_case(&name[..have]) {
+            continue;
+        }
+        if have < name.len() {
+            partial = true;
+            continue;
+        }
+        match input.get(name.len()) {
+            None => partial = true,
+            Some(b' ' | b'\t') if arguments => return Ok(Some(verb)),
+            // nats-server skips whatever follows PING, PONG and +OK up to the line's end
+            Some(_) if !arguments => return Ok(Some(verb)),
+            Some(_) => {}
+        }
+    }
+    if partial { Ok(None) } else { Err(Error::Unknown) }
+}
+
+/// Splits at blanks as nats-server does, remembering where each argument stands.
+fn split<const N: usize>(line: &[u8]) -> Result<([&[u8]; N], usize), Error> {
+    let mut arguments: [&[u8]; N] = [&[]; N];
+    let mut count = 0;
+    for argument in line.split(|b| matches!(b, b' ' | b'\t' | b'\r')).filter(|a| !a.is_empty()) {
+        *arguments.get_mut(count).ok_or(Error::Arguments)? = argument;
+        count += 1;
+    }
+    Ok((arguments, count))
+}
+
+fn trim(bytes: &[u8]) -> &[u8] {
+    bytes.trim_ascii()
+}
+
+fn parse_subscribe(line: &[u8]) -> Result<Op<'_>, Error> {
+    let ([first, second, third], count) = split::<3>(line)?;
+    match count {
+        2 => Ok(Op::Subscribe { subject: first, queue: None, sid: second }),
+        3 => Ok(Op::Subscribe { subject: first, queue: Some(second), sid: third }),
+        _ => Err(Error::Arguments),
+    }
+}
+
+fn parse_unsubscribe(line: &[u8]) -> Result<Op<'_>, Error> {
+    let ([sid, max], count) = split::<2>(line)?;
+    match count {
+        1 => Ok(Op::Unsubscribe { sid, max: None }),
+        2 => Ok(Op::Unsubscribe { sid, max: size_of(max).map(|max| max as u64).filter(|max| *max > 0) }),
+        _ => Err(Error::Arguments),
+    }
+}
+
+/// Any spelling of `PUB`/`HPUB`: `arguments..line_end` is the line in `buf`, with its line end.
+fn parse_publish<'a>(
+    buf: &'a [u8],
+    at: usize,
+    arguments: usize,
+    line_end: usize,
+    header: bool,
+    limits: &Limits,
+) -> Result<Step<'a>, Error> {
+    let ([first, second, third, fourth], count) = split::<4>(&buf[arguments..line_end - 1])?;
+    let place = |argument: &[u8]| argument.as_ptr() as usize - buf.as_ptr() as usize;
+    let (reply, header_size, total) = match (header, count) {
+        (false, 2) => (None, None, second),
+        (false, 3) => (Some(second), None, third),
+        (true, 3) => (None, Some(second), third),
+        (true, 4) => (Some(second), Some(third), fourth),
+        _ => return Err(Error::Arguments),
+    };
+    let size = size_of(total).ok_or(Error::Arguments)?;
+    let header_len = match header_size {
+        Some(digits) => size_of(digits).filter(|len| *len <= size).ok_or(Error::Arguments)?,
+        None => 0,
+    };
+    if limits.payload_bytes_max.is_some_and(|max| size > max) {
+        return Err(Error::Payload { size });
+    }
+    let end = line_end + size + 2;
+    if end > buf.len() {
+        return Ok(Step::More(end - at));
+    }
+    if buf.get(end - 2..end) != Some(b"\r\n") {
+        return Err(Error::Unknown);
+    }
+    let sizes = place(header_size.unwrap_or(total));
+    let publish = Publish {
+        subject: place(first) as u32,
+        subject_len: first.len() as u32,
+        reply: reply.map_or(sizes, place) as u32,
+        reply_len: reply.map_or(0, <[u8]>::len) as u32,
+        sizes: sizes as u32,
+        body: line_end as u32,
+        header_len: header_len as u32,
+        end: end as u32,
+        verbatim: false,
+    };
+    Ok(Step::Op(Op::Publish(publish), end - at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(input: &[u8]) -> Result<Step<'_>, Error> {
+        parse(input, 0, &Limits::default())
+    }
+
+    fn publish(input: &[u8]) -> (String, String, String, usize) {
+        match one(input) {
+            Ok(Step::Op(Op::Publish(p), used)) => {
+                assert_eq!(used, input.len());
+                let text = |r: Range<usize>| String::from_utf8_lossy(&input[r]).into_owned();
+                (text(p.subject_range()), text(p.reply_range()), text(p.body_range()), p.header_len as usize)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn publishes_in_every_spelling_mean_the_same() {
+        let want = ("a.b".to_string(), String::new(), "hello".to_string(), 0);
+        for input in ["PUB a.b 5\r\nhello\r\n", "pub a.b 5\nhello\r\n", "Pub\ta.b   5 \r\nhello\r\n"] {
+            assert_eq!(publish(input.as_bytes()), want, "{input:?}");
+        }
+        let want = ("a.b".to_string(), "in.box".to_string(), "hello".to_string(), 0);
+        for input in ["PUB a.b in.box 5\r\nhello\r\n", "PUB  a.b \t in.box  5\r\nhello\r\n"] {
+            assert_eq!(publish(input.as_bytes()), want, "{input:?}");
+        }
+        let want = ("a".to_string(), "r".to_string(), "NATS/1.0\r\n\r\nx".to_string(), 12);
+        for input in ["HPUB a r 12 13\r\nNATS/1.0\r\n\r\nx\r\n", "hpub a  r 12 13\nNATS/1.0\r\n\r\nx\r\n"] {
+            assert_eq!(publish(input.as_bytes()), want, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn every_prefix_asks_for_more_and_never_for_less_than_it_has() {
+        for input in [
+            &b"PUB subject.name reply.name 11\r\nhello world\r\n"[..],
+            b"HPUB s r 12 13\r\nNATS/1.0\r\n\r\nx\r\n",
+            b"SUB foo.* workers 90\r\n",
+            b"UNSUB 90 5\r\n",
+            b"CONNECT {\"verbose\":false}\r\n",
+            b"PING\r\n",
+        ] {
+            for cut in 0..input.len() {
+                match one(&input[..cut]) {
+                    Ok(Step::More(need)) => assert!(need > cut && need <= input.len(), "{cut}: {need}"),
+                    other => panic!("{cut}: {other:?}"),
+                }
+            }
+            assert!(matches!(one(input), Ok(Step::Op(_, used)) if used == input.len()));
+        }
+    }
+
+    #[test]
+    fn wrong_bytes_are_refused_in_the_two_ways_of_nats_server() {
+        for (input, error) in [
+            (&b"FOO a\r\n"[..], Error::Unknown),
+            (b"MSG a 1 1\r\nx\r\n", Error::Unknown),
+            (b"GET / HTTP/1.1\r\n", Error::Unknown),
+            (b"\r\n", Error::Unknown),
+            (b"PUB a 1\r\nxyz\r\n", Error::Unknown),
+            (b"PUB a\r\n", Error::Arguments),
+            (b"PUB a -1\r\n", Error::Arguments),
+            (b"PUB a b c 1\r\nx\r\n", Error::Arguments),
+            (b"HPUB a 14 13\r\nNATS/1.0\r\n\r\nx\r\n", Error::Arguments),
+            (b"SUB a\r\n", Error::Arguments),
+            (b"SUB a b c d\r\n", Error::Arguments),
+            (b"PUB a 2000000\r\n", Error::Payload { size: 2_000_000 }),
+        ] {
+            assert_eq!(one(input), Err(error), "{}", String::from_utf8_lossy(input));
+        }
+        assert_eq!(one(&[b"SUB ", &vec![b'a'; 5000][..]].concat()), Err(Error::ControlLine));
+        assert_eq!(one(&[b"SUB ", &vec![b'a'; 5000][..], b" 1\r\n"].concat()), Err(Error::ControlLine));
+    }
+
+    #[test]
+    fn unreadable_unsub_max_ends_at_once() {
+        for (input, max) in [("UNSUB 1\r\n", None), ("UNSUB 1 x\r\n", None), ("UNSUB 1 7\r\n", Some(7))] {
+            assert_eq!(
+                one(input.as_bytes()),
+                Ok(Step::Op(Op::Unsubscribe { sid: b"1", max }, input.len())),
+                "{input}"
+            );
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The JSON documents of the client protocol: `INFO` and `CONNECT`.
+//!
+//! Field names and order follow nats-server's `Info` and `ClientOpts` (ADR-40).
+
+use serde::{Deserialize, Serialize};
+
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// The `INFO` document that a client receives.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Info {
+    /// Random id of this run of the server: an NKey-like text of 56 characters.
+    pub server_id: String,
+    /// Name of the server, by default its id.
+    pub server_name: String,
+    /// The nats-server version that clients may count on (suites and clients choose features by it).
+    pub version: String,
+    /// Protocol level: 1 understands asynchronous `INFO`.
+    pub proto: i32,
+    /// Source revision.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub git_commit: String,
+    /// nats-server puts its Go version here; clients only print it.
+    pub go: String,
+    /// Host of the listener as configured or advertised.
+    pub host: String,
+    /// Port of the listener as configured or advertised.
+    pub port: u16,
+    /// Headers are understood.
+    pub headers: bool,
+    /// Credentials are required.
+    #[serde(skip_serializing_if = "is_false")]
+    pub auth_required: bool,
+    /// TLS is required.
+    #[serde(skip_serializing_if = "is_false")]
+    pub tls_required: bool,
+    /// A client certificate is asked for.
+    #[serde(skip_serializing_if = "is_false")]
+    pub tls_verify: bool,
+    /// TLS is possible but not required.
+    #[serde(skip_serializing_if = "is_false")]
+    pub tls_available: bool,
+    /// Largest payload in bytes, headers included.
+    pub max_payload: i64,
+    /// JetStream is offered.
+    #[serde(skip_serializing_if = "is_false")]
+    pub jetstream: bool,
+    /// The client's own address.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub client_ip: String,
+    /// Number of the connection on this server.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub client_id: u64,
+    /// Challenge to be signed by NKey and JWT users.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub nonce: String,
+    /// Name of the cluster.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cluster: String,
+    /// The cluster chose its name by itself.
+    #[serde(skip_serializing_if = "is_false")]
+    pub cluster_dynamic: bool,
+    /// JetStream domain.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub domain: String,
+    /// `host:port` of every server of the cluster that clients may use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub connect_urls: Vec<String>,
+    /// The same for WebSocket.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ws_connect_urls: Vec<String>,
+    /// The server is about to leave (lame duck mode).
+    #[serde(rename = "ldm", skip_serializing_if = "is_false")]
+    pub lame_duck_mode: bool,
+    /// Public curve key for auth callout.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub xkey: String,
+    /// JetStream API level.
+    #[serde(skip_serializing_if = "is_zero_i32")]
+    pub api_lvl: i32,
+    /// This `INFO` answers a CONNECT.
+    #[serde(skip_serializing_if = "is_false")]
+    pub connect_info: bool,
+    /// Account of the client, in the `INFO` that answers its CONNECT.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remote_account: String,
+    /// The client's account is the system account.
+    #[serde(skip_serializing_if = "is_false")]
+    pub acc_is_sys: bool,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+fn is_zero_i32(value: &i32) -> bool {
+    *value == 0
+}
+
+impl Info {
+    /// Appends `INFO {json} \r\n` (nats-server ends it with a space before the line end; clients trim).
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"INFO ");
+        // serialising a plain struct into memory cannot fail
+        let _ = serde_json::to_writer(&mut *out, self);
+        out.extend_from_slice(b" \r\n");
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The `CONNECT` document of a client. What is absent has nats-server's default.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Connect {
+    /// Answer each operation with `+OK`; on when absent.
+    #[serde(default = "yes")]
+    pub verbose: bool,
+    /// Check publish subjects; on when absent.
+    #[serde(default = "yes")]
+    pub pedantic: bool,
+    /// The client asks for TLS.
+    #[serde(default)]
+    pub tls_required: bool,
+    /// Deliver the client's own messages to itself; on when absent.
+    #[serde(default = "yes")]
+    pub echo: bool,
+    /// The client understands headers.
+    #[serde(default)]
+    pub headers: bool,
+    /// The client wants a 503 when nobody listens; needs `headers`.
+    #[serde(default)]
+    pub no_responders: bool,
+    /// Protocol level: 0 original, 1 understands asynchronous `INFO`.
+    #[serde(default)]
+    pub protocol: i32,
+    /// Connection name.
+    #[serde(default)]
+    pub name: String,
+    /// Client language.
+    #[serde(default)]
+    pub lang: String,
+    /// Client version.
+    #[serde(default)]
+    pub version: String,
+    /// User name.
+    #[serde(default)]
+    pub user: String,
+    /// Password.
+    #[serde(default)]
+    pub pass: String,
+    /// Token.
+    #[serde(default)]
+    pub auth_token: String,
+    /// Public NKey.
+    #[serde(default)]
+    pub nkey: String,
+    /// Signature of the nonce, base64.
+    #[serde(default)]
+    pub sig: String,
+    /// User JWT.
+    #[serde(default)]
+    pub jwt: String,
+    /// Signature of the nonce by a trusted proxy.
+    #[serde(default)]
+    pub proxy_sig: String,
+}
+
+impl Default for Connect {
+    /// What holds before a CONNECT arrives: nats-server starts verbose, pedantic and with echo.
+    fn default() -> Self {
+        Connect {
+            verbose: true,
+            pedantic: true,
+            tls_required: false,
+            echo: true,
+            headers: false,
+            no_responders: false,
+            protocol: 0,
+            name: String::new(),
+            lang: String::new(),
+            version: String::new(),
+            user: String::new(),
+            pass: String::new(),
+            auth_token: String::new(),
+            nkey: String::new(),
+            sig: String::new(),
+            jwt: String::new(),
+            proxy_sig: String::new(),
+        }
+    }
+}
+
+impl Connect {
+    /// Reads the argument of CONNECT.
+    ///
+    /// # Errors
+    /// The JSON error; it holds no value of the document, so it is safe to log.
+    pub fn decode(json: &[u8]) -> Result<Connect, serde_json::Error> {
+        serde_json::from_slice(json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_connect_fields_have_the_defaults_of_nats_server() {
+        let connect = Connect::decode(b"{}").unwrap();
+        assert!(connect.verbose && connect.pedantic && connect.echo && !connect.headers);
+    }
+
+    #[test]
+    fn info_leaves_out_what_is_not_set() {
+        let mut out = vec![];
+        Info { server_id: "S".into(), max_payload: 5, ..Info::default() }.encode(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("INFO {\"server_id\":\"S\"") && text.ends_with("} \r\n"), "{text}");
+        assert!(!text.contains("ldm") && !text.contains("connect_urls"), "{text}");
+    }
+}
