@@ -1,1 +1,7 @@
-//! e2e
+//! The parts of the end-to-end tool that need neither a cluster nor a server: image
+//! archives, protocol scripts, the table of steps. What talks to processes and networks
+//! is in the binary.
+
+pub mod image;
+pub mod script;
+pub mod steps;

@@ -1,0 +1,335 @@
+//! Protocol scripts: what is said to a server, line by line, and what it answered.
+//!
+//! Owns the grammar of `differential/*.txt` (described in `differential/README.md`) and
+//! of the transcripts that are compared. Never opens a connection.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// A script that cannot be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{file}:{line}: {problem}")]
+pub struct ScriptError {
+    /// Name of the script.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+/// One script: a configuration and the cases that run against a server with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// Configuration text, without listeners: the runner adds those.
+    pub config: String,
+    /// Whether the server also listens for routes (`listen cluster`).
+    pub cluster: bool,
+    /// The cases in order; each opens connections of its own.
+    pub cases: Vec<Case>,
+}
+
+/// One case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    /// What the case shows; unique in its script.
+    pub name: String,
+    /// What is done, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One thing that a case does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Sends bytes on a connection, which is opened at its first use.
+    Send(String, Vec<u8>),
+    /// Sends PING and reads up to its PONG, or the end of the connection.
+    Sync(String),
+    /// Reads until the server closes, for this long at most.
+    Closed(String, Duration),
+    /// Does nothing on the connection for this long.
+    Wait(Duration),
+    /// Puts the server's INFO into the transcript, its changing values masked.
+    Info(String),
+    /// Closes the connection.
+    Disconnect(String),
+    /// Asks the monitoring port for a path, and notes status and shape of the answer.
+    Http(String),
+}
+
+impl Script {
+    /// Reads a script; `file` names it in errors.
+    ///
+    /// # Errors
+    /// With the line that is no statement.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ScriptError> {
+        let mut script = Self { config: String::new(), cluster: false, cases: Vec::new() };
+        let mut in_config = false;
+        for (index, raw) in text.lines().enumerate() {
+            let fail = |problem: String| ScriptError {
+                file: file.to_owned(),
+                line: index + 1,
+                problem,
+            };
+            let line = raw.trim();
+            if in_config {
+                in_config = line != "end";
+                if in_config {
+                    script.config.push_str(raw);
+                    script.config.push('\n');
+                }
+            } else if line.is_empty() || line.starts_with('#') {
+            } else if line == "config" && script.cases.is_empty() {
+                in_config = true;
+            } else if line == "listen cluster" && script.cases.is_empty() {
+                script.cluster = true;
+            } else if let Some(name) = line.strip_prefix("case ") {
+                let name = name.trim().to_owned();
+                if script.cases.iter().any(|case| case.name == name) {
+                    return Err(fail(format!("a second case named {name:?}; names are unique")));
+                }
+                script.cases.push(Case { name, steps: Vec::new() });
+            } else {
+                let step = parse_step(raw.trim_start()).map_err(&fail)?;
+                let case = script.cases.last_mut();
+                case.ok_or_else(|| fail("a step before the first `case NAME`".into()))?.steps.push(step);
+            }
+        }
+        if in_config {
+            return Err(ScriptError {
+                file: file.to_owned(),
+                line: text.lines().count(),
+                problem: "`config` without `end`".into(),
+            });
+        }
+        Ok(script)
+    }
+}
+
+fn parse_step(line: &str) -> Result<Step, String> {
+    if let Some(path) = line.strip_prefix("http ") {
+        return Ok(Step::Http(path.trim().to_owned()));
+    }
+    if let Some(milliseconds) = line.strip_prefix("wait ") {
+        return Ok(Step::Wait(parse_milliseconds(milliseconds)?));
+    }
+    let (connection, statement) = match line.find(|c: char| !c.is_ascii_alphanumeric()) {
+        Some(end) if end > 0 => line.split_at(end),
+        _ => return Err(unknown(line)),
+    };
+    let connection = connection.to_owned();
+    if let Some(text) = statement.strip_prefix(">> ") {
+        return Ok(Step::Send(connection, unescape(text)?));
+    }
+    if let Some(text) = statement.strip_prefix("> ").or_else(|| statement.strip_prefix(">")) {
+        let mut bytes = unescape(text)?;
+        bytes.extend_from_slice(b"\r\n");
+        return Ok(Step::Send(connection, bytes));
+    }
+    match statement.split_whitespace().collect::<Vec<_>>()[..] {
+        ["sync"] => Ok(Step::Sync(connection)),
+        ["info"] => Ok(Step::Info(connection)),
+        ["disconnect"] => Ok(Step::Disconnect(connection)),
+        ["closed", milliseconds] => Ok(Step::Closed(connection, parse_milliseconds(milliseconds)?)),
+        _ => Err(unknown(line)),
+    }
+}
+
+fn unknown(line: &str) -> String {
+    format!(
+        "{line:?} is no step; steps are `A> line`, `A>> bytes`, `A sync`, `A closed MS`, \
+         `A info`, `A disconnect`, `wait MS` and `http /path`"
+    )
+}
+
+fn parse_milliseconds(text: &str) -> Result<Duration, String> {
+    let parsed = text.trim().parse().map(Duration::from_millis);
+    parsed.map_err(|_| format!("{text:?} is no number of milliseconds"))
+}
+
+/// `\r`, `\n`, `\t`, `\0`, `\\`, `\xHH`, and `\<COUNT*TEXT>` for TEXT repeated.
+fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        bytes.extend_from_slice(before.as_bytes());
+        let mut characters = after.chars();
+        match characters.next() {
+            Some('r') => bytes.push(b'\r'),
+            Some('n') => bytes.push(b'\n'),
+            Some('t') => bytes.push(b'\t'),
+            Some('0') => bytes.push(0),
+            Some('\\') => bytes.push(b'\\'),
+            Some('x') => {
+                let digits = after.get(1..3).unwrap_or("");
+                let byte = u8::from_str_radix(digits, 16);
+                bytes.push(byte.map_err(|_| format!("\\x{digits}: two hexadecimal digits follow \\x"))?);
+                rest = &after[3..];
+                continue;
+            }
+            Some('<') => {
+                let (count, text, end) = after[1..]
+                    .split_once('>')
+                    .and_then(|(inside, end)| {
+                        let (count, text) = inside.split_once('*')?;
+                        Some((count.parse::<usize>().ok()?, text, end))
+                    })
+                    .ok_or("a repetition is \\<COUNT*TEXT>")?;
+                bytes.extend_from_slice(text.repeat(count).as_bytes());
+                rest = end;
+                continue;
+            }
+            other => return Err(format!("\\{} is no escape", other.unwrap_or(' '))),
+        }
+        rest = characters.as_str();
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes)
+}
+
+/// Received bytes as transcript lines: split after LF, what is not printable escaped.
+#[must_use]
+pub fn printable_lines(bytes: &[u8]) -> Vec<String> {
+    let ends_whole = bytes.ends_with(b"\n");
+    let mut parts: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    if ends_whole || bytes.is_empty() {
+        parts.pop();
+    }
+    let count = parts.len();
+    let lines = parts.into_iter().enumerate().map(|(index, part)| {
+        let whole = ends_whole || index + 1 < count;
+        // The ends that the protocol wants are not shown; any other end is.
+        let (part, end) = match (part.strip_suffix(b"\r"), whole) {
+            (Some(part), true) => (part, ""),
+            (None, true) => (part, "\\n"),
+            (_, false) => (part, " (no line end)"),
+        };
+        let mut line = String::new();
+        for character in String::from_utf8_lossy(part).chars() {
+            match character {
+                '\\' => line.push_str("\\\\"),
+                '\t' => line.push_str("\\t"),
+                '\r' => line.push_str("\\r"),
+                c if c.is_control() => {
+                    let _ = write!(line, "\\x{:02x}", u32::from(c));
+                }
+                c => line.push(c),
+            }
+        }
+        line + end
+    });
+    lines.collect()
+}
+
+/// Values of INFO that differ from one run of the same server to the next.
+const INFO_MASKED: &[&str] = &[
+    "server_id", "server_name", "version", "go", "git_commit", "host", "port", "client_id",
+    "client_ip", "xkey", "nonce", "ip", "connect_urls", "ws_connect_urls", "cluster",
+];
+
+/// An INFO line with sorted keys and the values masked that differ from run to run.
+#[must_use]
+pub fn masked_info(line: &str) -> String {
+    let json = line.strip_prefix("INFO ").map(str::trim);
+    let Some(Ok(serde_json::Value::Object(mut info))) = json.map(serde_json::from_str) else {
+        return line.to_owned();
+    };
+    for (key, value) in &mut info {
+        if INFO_MASKED.contains(&key.as_str()) {
+            *value = "…".into();
+        }
+    }
+    info.sort_keys();
+    format!("INFO {}", serde_json::Value::Object(info))
+}
+
+/// The shape of a JSON answer: a line a field, `path: type`, sorted; of an array,
+/// the shape of its first element.
+#[must_use]
+pub fn json_shape(value: &serde_json::Value) -> Vec<String> {
+    fn walk(path: &str, value: &serde_json::Value, lines: &mut Vec<String>) {
+        let kind = match value {
+            serde_json::Value::Null => "null",
+            serde_json::Value::Bool(_) => "bool",
+            serde_json::Value::Number(_) => "number",
+            serde_json::Value::String(_) => "string",
+            serde_json::Value::Array(elements) => {
+                if let Some(first) = elements.first() {
+                    walk(&format!("{path}[]"), first, lines);
+                }
+                "array"
+            }
+            serde_json::Value::Object(fields) => {
+                for (name, field) in fields {
+                    walk(&format!("{path}.{name}"), field, lines);
+                }
+                "object"
+            }
+        };
+        lines.push(format!("{path}: {kind}"));
+    }
+    let mut lines = Vec::new();
+    walk("", value, &mut lines);
+    lines.sort();
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_read_into_config_cases_and_steps() {
+        let text = "# about\nconfig\nmax_payload: 10\nend\nlisten cluster\n\ncase first one\n\
+                    a> PUB a 3\\t\nb>> \\<3*ab>\\x00\nwait 20\na sync\na closed 50\nhttp /varz\n";
+        let script = Script::parse("t", text).unwrap();
+        assert_eq!((script.config.as_str(), script.cluster), ("max_payload: 10\n", true));
+        assert_eq!(script.cases[0].name, "first one");
+        let a = || "a".to_owned();
+        let expected = vec![
+            Step::Send(a(), b"PUB a 3\t\r\n".to_vec()),
+            Step::Send("b".into(), b"ababab\0".to_vec()),
+            Step::Wait(Duration::from_millis(20)),
+            Step::Sync(a()),
+            Step::Closed(a(), Duration::from_millis(50)),
+            Step::Http("/varz".into()),
+        ];
+        assert_eq!(script.cases[0].steps, expected);
+    }
+
+    #[test]
+    fn a_broken_script_is_an_error_with_its_line() {
+        for (text, line) in [
+            ("case x\nfrobnicate\n", 2),
+            ("a> PING\n", 1),
+            ("case x\n\ncase x\n", 3),
+            ("case x\na> \\q\n", 2),
+            ("case x\na> \\<x*y>\n", 2),
+            ("case x\na> \\xg\n", 2),
+            ("config\nport: 1\n", 2),
+            ("case x\nwait long\n", 2),
+        ] {
+            assert_eq!(Script::parse("t", text).unwrap_err().line, line, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_the_protocol_would_not_send_are_seen() {
+        let lines = printable_lines(b"PONG\r\n-ERR 'x'\n\x01\xff\r\nMSG");
+        assert_eq!(lines, ["PONG", "-ERR 'x'\\n", "\\x01\u{fffd}", "MSG (no line end)"]);
+        assert!(printable_lines(b"").is_empty());
+    }
+
+    #[test]
+    fn info_is_compared_by_keys_and_by_the_values_that_do_not_change() {
+        let masked = masked_info("INFO {\"port\":4222,\"max_payload\":5,\"headers\":true} ");
+        assert_eq!(masked, "INFO {\"headers\":true,\"max_payload\":5,\"port\":\"…\"}");
+        assert_eq!(masked_info("PONG"), "PONG");
+    }
+
+    #[test]
+    fn a_shape_lists_every_field_with_its_type() {
+        let value = serde_json::json!({"a": [{"b": 1}], "c": "x"});
+        assert_eq!(json_shape(&value), [".a: array", ".a[].b: number", ".a[]: object", ".c: string", ": object"]);
+    }
+}
