@@ -324,8 +324,7 @@ mod tests {
             assert_eq!(descriptor["size"], bytes.len());
             bytes
         };
-        let manifest: serde_json::Value =
-            serde_json::from_slice(&blob(&index["manifests"][0])).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&blob(&index["manifests"][0])).unwrap();
         assert_eq!(&blob(&manifest["layers"][0]), layer);
         let config: serde_json::Value = serde_json::from_slice(&blob(&manifest["config"])).unwrap();
         assert_eq!(config["config"]["User"], "65532:65532");

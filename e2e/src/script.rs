@@ -3,6 +3,7 @@
 //! Owns the grammar of `differential/*.txt` (described in `differential/README.md`) and
 //! of the transcripts that are compared. Never opens a connection.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -66,11 +67,7 @@ impl Script {
         let mut script = Self { config: String::new(), cluster: false, cases: Vec::new() };
         let mut in_config = false;
         for (index, raw) in text.lines().enumerate() {
-            let fail = |problem: String| ScriptError {
-                file: file.to_owned(),
-                line: index + 1,
-                problem,
-            };
+            let fail = |problem: String| ScriptError { file: file.to_owned(), line: index + 1, problem };
             let line = raw.trim();
             if in_config {
                 in_config = line != "end";
@@ -223,8 +220,21 @@ pub fn printable_lines(bytes: &[u8]) -> Vec<String> {
 
 /// Values of INFO that differ from one run of the same server to the next.
 const INFO_MASKED: &[&str] = &[
-    "server_id", "server_name", "version", "go", "git_commit", "host", "port", "client_id",
-    "client_ip", "xkey", "nonce", "ip", "connect_urls", "ws_connect_urls", "cluster",
+    "server_id",
+    "server_name",
+    "version",
+    "go",
+    "git_commit",
+    "host",
+    "port",
+    "client_id",
+    "client_ip",
+    "xkey",
+    "nonce",
+    "ip",
+    "connect_urls",
+    "ws_connect_urls",
+    "cluster",
 ];
 
 /// An INFO line with sorted keys and the values masked that differ from run to run.
@@ -272,6 +282,48 @@ pub fn json_shape(value: &serde_json::Value) -> Vec<String> {
     walk("", value, &mut lines);
     lines.sort();
     lines
+}
+
+/// Transcripts by case name, from what was recorded: `case NAME`, then its lines.
+#[must_use]
+pub fn parse_transcripts(text: &str) -> BTreeMap<String, String> {
+    let mut transcripts = BTreeMap::new();
+    let mut name = String::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        match line.strip_prefix("case ") {
+            Some(next) => {
+                next.clone_into(&mut name);
+                transcripts.insert(name.clone(), String::new());
+            }
+            None => {
+                if let Some(transcript) = transcripts.get_mut(&name) {
+                    transcript.push_str(line);
+                    transcript.push('\n');
+                }
+            }
+        }
+    }
+    transcripts
+}
+
+/// What differs between two transcripts, for people: lines that only one of them has.
+#[must_use]
+pub fn differences(want: &str, got: &str) -> Option<String> {
+    if want == got {
+        return None;
+    }
+    let (want, got): (Vec<_>, Vec<_>) = (want.lines().collect(), got.lines().collect());
+    let mut text = String::new();
+    for line in want.iter().filter(|line| !got.contains(line)) {
+        let _ = writeln!(text, "  - {line}");
+    }
+    for line in got.iter().filter(|line| !want.contains(line)) {
+        let _ = writeln!(text, "  + {line}");
+    }
+    if text.is_empty() {
+        let _ = writeln!(text, "  the same lines, in another order or number\n  - {want:?}\n  + {got:?}");
+    }
+    Some(text)
 }
 
 #[cfg(test)]
@@ -330,6 +382,25 @@ mod tests {
     #[test]
     fn a_shape_lists_every_field_with_its_type() {
         let value = serde_json::json!({"a": [{"b": 1}], "c": "x"});
-        assert_eq!(json_shape(&value), [".a: array", ".a[].b: number", ".a[]: object", ".c: string", ": object"]);
+        assert_eq!(
+            json_shape(&value),
+            [".a: array", ".a[].b: number", ".a[]: object", ".c: string", ": object"]
+        );
+    }
+
+    #[test]
+    fn recorded_answers_are_found_by_the_name_of_their_case() {
+        let text = "case lowercase ops\na< +OK\na< (open)\n\ncase empty\n";
+        let transcripts = parse_transcripts(text);
+        assert_eq!(transcripts["lowercase ops"], "a< +OK\na< (open)\n");
+        assert_eq!(transcripts["empty"], "");
+    }
+
+    #[test]
+    fn a_difference_is_seen_also_when_only_the_order_differs() {
+        assert_eq!(differences("a\nb\n", "a\nb\n"), None);
+        assert_eq!(differences("a\nb\n", "a\nc\n").unwrap(), "  - b\n  + c\n");
+        assert!(differences("a\nb\n", "b\na\n").unwrap().contains("another order"));
+        assert!(differences("a\n", "a\na\n").is_some());
     }
 }

@@ -51,11 +51,7 @@ impl Steps {
         }
         let total: Duration = self.steps.iter().map(|step| step.took).sum();
         let (passed, failed) = (self.steps.len() - self.failed(), self.failed());
-        let _ = writeln!(
-            text,
-            "{passed} steps passed, {failed} failed, in {:.1} s",
-            total.as_secs_f64()
-        );
+        let _ = writeln!(text, "{passed} steps passed, {failed} failed, in {:.1} s", total.as_secs_f64());
         text
     }
 }
