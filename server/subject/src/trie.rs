@@ -1,0 +1,744 @@
+//! The index of filters.
+//!
+//! Owns filter texts and the answer to "which filters match this subject". Literal filters, the
+//! many, live in one flat hash table; wildcard filters in a trie whose edges live in one table keyed
+//! by (parent, token). Everything is an index into a vector: about 10 bytes and the text for a
+//! literal filter, 24 bytes and the token for a trie node.
+//! Never knows subscriptions: a [`FilterId`] is dense, so callers keep their own vector by it.
+
+use crate::arena::{Arena, REFERENCES_MAX};
+use crate::grammar::{collide, has_empty_token, is_literal, is_valid, tokens};
+use crate::hashing::{fold, hash};
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+use hashbrown::HashTable;
+
+/// A filter's number: dense from 0, reused after [`Trie::remove`]. Below 2³⁰.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FilterId(u32);
+
+impl FilterId {
+    /// As an index into a vector kept by filter.
+    #[inline]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// As a bare number.
+    #[inline]
+    pub fn value(self) -> u32 {
+        self.0
+    }
+
+    /// The id whose [`FilterId::value`] is `value`.
+    #[inline]
+    pub fn from_value(value: u32) -> FilterId {
+        FilterId(value)
+    }
+}
+
+/// What a [`Trie`] holds, in counts and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Filters without wildcards.
+    pub literals: usize,
+    /// Filters with wildcards.
+    pub wildcards: usize,
+    /// Trie nodes in use, the root included.
+    pub nodes: usize,
+    /// Bytes of live text, with length prefixes and padding.
+    pub text_bytes: usize,
+    /// Bytes held from the allocator by all tables.
+    pub total_bytes: usize,
+}
+
+const NIL: u32 = u32::MAX;
+
+/// A set of filters with numbers. See the module's head.
+#[derive(Debug)]
+pub struct Trie {
+    seed: u64,
+    arena: Arena,
+    entries: Vec<Entry>,
+    free_entries: u32,
+    literals: HashTable<u32>,
+    nodes: Vec<Node>,
+    free_nodes: u32,
+    edges: HashTable<u32>,
+    live: usize,
+    live_nodes: usize,
+    /// Removals while the ids were sparse, since they were last searched for an unused end.
+    removals_unsearched: usize,
+}
+
+/// Where a filter is: two bits of kind above 30 bits of reference.
+#[derive(Clone, Copy, Debug)]
+struct Entry(u32);
+
+enum Place {
+    /// Arena reference of the text.
+    Literal(u32),
+    /// Node at which the filter ends.
+    Node(u32),
+    /// Node below which the filter's `>` stands.
+    Tail(u32),
+    /// Next free entry.
+    Free(u32),
+}
+
+impl Entry {
+    const BITS: u32 = 30;
+    const NONE: u32 = (1 << Self::BITS) - 1;
+
+    #[inline]
+    fn place(self) -> Place {
+        let reference = self.0 & Self::NONE;
+        match self.0 >> Self::BITS {
+            0 => Place::Literal(reference),
+            1 => Place::Node(reference),
+            2 => Place::Tail(reference),
+            _ => Place::Free(if reference == Self::NONE { NIL } else { reference }),
+        }
+    }
+
+    fn new(place: Place) -> Entry {
+        let (kind, reference) = match place {
+            Place::Literal(reference) => (0, reference),
+            Place::Node(node) => (1, node),
+            Place::Tail(node) => (2, node),
+            Place::Free(next) => (3, next & Self::NONE),
+        };
+        Entry(kind << Self::BITS | reference)
+    }
+}
+
+/// One token position of wildcard filters.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    /// `NIL` for the root; the next free node for a free one.
+    parent: u32,
+    /// Arena reference of the token; `NIL` for `*` and the root.
+    token: u32,
+    /// Filter that ends here.
+    filter: u32,
+    /// Filter that ends in a `>` below here.
+    tail: u32,
+    /// The `*` child.
+    star: u32,
+    /// How many children hang on edges.
+    edges: u32,
+}
+
+const ROOT: u32 = 0;
+
+impl Node {
+    fn new(parent: u32, token: u32) -> Node {
+        Node { parent, token, filter: NIL, tail: NIL, star: NIL, edges: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.filter == NIL && self.tail == NIL && self.star == NIL && self.edges == 0
+    }
+}
+
+/// Below these sizes a rebuild saves nothing worth the work.
+const REBUILD_BYTES_MIN: usize = 64 * 1024;
+const REBUILD_ENTRIES_MIN: usize = 4 * 1024;
+
+impl Trie {
+    /// An empty index whose tables hash under `seed`: give every process a secret of its own, or
+    /// clients can choose subjects that collide.
+    pub fn new(seed: u64) -> Trie {
+        Trie {
+            seed,
+            arena: Arena::default(),
+            entries: Vec::new(),
+            free_entries: NIL,
+            literals: HashTable::new(),
+            nodes: Vec::new(),
+            free_nodes: NIL,
+            edges: HashTable::new(),
+            live: 0,
+            live_nodes: 0,
+            removals_unsearched: 0,
+        }
+    }
+
+    /// The hash [`Trie::matches`] asks for: [`hash`] under this index's seed.
+    #[inline]
+    pub fn hash(&self, subject: &[u8]) -> u64 {
+        hash(self.seed, subject)
+    }
+
+    /// How many filters are stored.
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether no filter is stored.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// All ids in use are below this; a caller may cut its own vectors to it.
+    pub fn ids_end(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Adds `filter` and returns its id and whether it is new.
+    ///
+    /// Callers check [`crate::is_valid`] first. An invalid filter is kept as text and found again, but
+    /// only a subject of exactly the same bytes matches it.
+    ///
+    /// # Panics
+    /// Beyond 2³⁰ filters or nodes, or 4 GiB of text: long out of memory.
+    pub fn insert(&mut self, filter: &[u8]) -> (FilterId, bool) {
+        if let Some(id) = self.find(filter) {
+            return (id, false);
+        }
+        let id = self.take_entry();
+        self.place(id, filter);
+        self.live += 1;
+        (FilterId(id), true)
+    }
+
+    /// The id of `filter`, byte for byte: wildcards match only themselves.
+    pub fn find(&self, filter: &[u8]) -> Option<FilterId> {
+        if is_flat(filter) {
+            return self.find_literal(filter, self.hash(filter));
+        }
+        let mut node = self.nodes.get(ROOT as usize).map(|_| ROOT)?;
+        let mut found = NIL;
+        for token in tokens(filter) {
+            match token {
+                b">" => {
+                    found = self.nodes[node as usize].tail;
+                    return (found != NIL).then_some(FilterId(found));
+                }
+                b"*" => node = self.nodes[node as usize].star,
+                _ => node = self.edge(node, token).unwrap_or(NIL),
+            }
+            if node == NIL {
+                return None;
+            }
+            found = self.nodes[node as usize].filter;
+        }
+        (found != NIL).then_some(FilterId(found))
+    }
+
+    /// Forgets a filter and frees what only it used; its id may be given out again. An id that is not
+    /// in use is ignored.
+    pub fn remove(&mut self, id: FilterId) {
+        let Some(entry) = self.entries.get(id.index()).copied() else { return };
+        match entry.place() {
+            Place::Literal(reference) => {
+                let key = hash(self.seed, self.arena.text(reference));
+                if let Ok(slot) = self.literals.find_entry(key, |other| *other == id.0) {
+                    slot.remove();
+                }
+                self.arena.remove(reference);
+            }
+            Place::Node(node) => {
+                self.nodes[node as usize].filter = NIL;
+                self.prune(node);
+            }
+            Place::Tail(node) => {
+                self.nodes[node as usize].tail = NIL;
+                self.prune(node);
+            }
+            Place::Free(_) => return,
+        }
+        self.entries[id.index()] = Entry::new(Place::Free(self.free_entries));
+        self.free_entries = id.0;
+        self.live -= 1;
+        self.rebuild_if_sparse();
+    }
+
+    /// Appends the text of filter `id` to `out`; nothing for an id not in use.
+    pub fn text(&self, id: FilterId, out: &mut Vec<u8>) {
+        match self.entries.get(id.index()).map(|entry| entry.place()) {
+            Some(Place::Literal(reference)) => out.extend_from_slice(self.arena.text(reference)),
+            Some(Place::Node(node)) => self.path(node, false, out),
+            Some(Place::Tail(node)) => self.path(node, true, out),
+            Some(Place::Free(_)) | None => {}
+        }
+    }
+
+    /// Appends the ids of all filters that match the literal `subject`, whose [`Trie::hash`] is
+    /// `hash`. Each once, in no particular order. Allocates only to grow `out`, and for subjects and
+    /// filters both deeper than 32 undecided wildcards.
+    #[inline]
+    pub fn matches(&self, subject: &[u8], hash: u64, out: &mut Vec<FilterId>) {
+        if let Some(id) = self.find_literal(subject, hash) {
+            out.push(id);
+        }
+        if self.live_nodes > 0 {
+            let _ = self.walk(subject, |id| {
+                out.push(id);
+                ControlFlow::Continue(())
+            });
+        }
+    }
+
+    /// Whether any filter matches the literal `subject`.
+    pub fn has_match(&self, subject: &[u8]) -> bool {
+        self.find_literal(subject, self.hash(subject)).is_some()
+            || (self.live_nodes > 0 && self.walk(subject, |_| ControlFlow::Break(())).is_break())
+    }
+
+    /// Appends the ids of all filters that share a subject with `filter`, wildcards allowed on both
+    /// sides. Looks at every stored filter unless `filter` is literal: for rare questions (imports,
+    /// permissions of a wildcard subscription, monitoring), not for messages.
+    pub fn matches_filter(&self, filter: &[u8], out: &mut Vec<FilterId>) {
+        if is_literal(filter) {
+            return self.matches(filter, self.hash(filter), out);
+        }
+        let mut text = Vec::new();
+        for id in self.iter() {
+            text.clear();
+            self.text(id, &mut text);
+            if collide(filter, &text) {
+                out.push(id);
+            }
+        }
+    }
+
+    /// All ids in use, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = FilterId> + '_ {
+        let used = |entry: &Entry| !matches!(entry.place(), Place::Free(_));
+        self.entries
+            .iter()
+            .enumerate()
+            .filter(move |(_, entry)| used(entry))
+            .map(|(index, _)| FilterId(index as u32))
+    }
+
+    /// What is stored and what it costs.
+    pub fn memory(&self) -> Memory {
+        let tables = self.literals.allocation_size() + self.edges.allocation_size();
+        let vectors =
+            self.entries.capacity() * size_of::<Entry>() + self.nodes.capacity() * size_of::<Node>();
+        Memory {
+            literals: self.literals.len(),
+            wildcards: self.live - self.literals.len(),
+            nodes: self.live_nodes,
+            text_bytes: self.arena.used_bytes(),
+            total_bytes: tables + vectors + self.arena.capacity_bytes(),
+        }
+    }
+
+    #[inline]
+    fn find_literal(&self, subject: &[u8], hash: u64) -> Option<FilterId> {
+        self.literals
+            .find(hash, |id| literal_text(&self.arena, &self.entries, *id) == subject)
+            .map(|id| FilterId(*id))
+    }
+
+    #[inline]
+    fn edge(&self, parent: u32, token: &[u8]) -> Option<u32> {
+        self.edges
+            .find(edge_hash(self.seed, parent, token), |child| {
+                let node = &self.nodes[*child as usize];
+                node.parent == parent && self.arena.text(node.token) == token
+            })
+            .copied()
+    }
+
+    fn take_entry(&mut self) -> u32 {
+        if self.free_entries == NIL {
+            assert!(self.entries.len() < REFERENCES_MAX - 1, "more than 2^30 filters");
+            self.entries.push(Entry::new(Place::Free(NIL)));
+            return self.entries.len() as u32 - 1;
+        }
+        let id = self.free_entries;
+        if let Place::Free(next) = self.entries[id as usize].place() {
+            self.free_entries = next;
+        }
+        id
+    }
+
+    /// Writes `filter` into the tables under `id`, which must not be in them.
+    fn place(&mut self, id: u32, filter: &[u8]) {
+        if is_flat(filter) {
+            let reference = self.arena.insert(filter);
+            self.entries[id as usize] = Entry::new(Place::Literal(reference));
+            let (seed, arena, entries) = (self.seed, &self.arena, &self.entries);
+            self.literals.insert_unique(hash(seed, filter), id, |other| {
+                hash(seed, literal_text(arena, entries, *other))
+            });
+            return;
+        }
+        if self.nodes.is_empty() {
+            self.nodes.push(Node::new(NIL, NIL));
+            self.live_nodes = 1;
+        }
+        let mut node = ROOT;
+        for token in tokens(filter) {
+            match token {
+                b">" => {
+                    self.nodes[node as usize].tail = id;
+                    self.entries[id as usize] = Entry::new(Place::Tail(node));
+                    return;
+                }
+                b"*" => node = self.star_child(node),
+                _ => node = self.edge_child(node, token),
+            }
+        }
+        self.nodes[node as usize].filter = id;
+        self.entries[id as usize] = Entry::new(Place::Node(node));
+    }
+
+    fn star_child(&mut self, parent: u32) -> u32 {
+        let star = self.nodes[parent as usize].star;
+        if star != NIL {
+            return star;
+        }
+        let child = self.take_node(Node::new(parent, NIL));
+        self.nodes[parent as usize].star = child;
+        child
+    }
+
+    fn edge_child(&mut self, parent: u32, token: &[u8]) -> u32 {
+        if let Some(child) = self.edge(parent, token) {
+            return child;
+        }
+        let reference = self.arena.insert(token);
+        let child = self.take_node(Node::new(parent, reference));
+        self.nodes[parent as usize].edges += 1;
+        let (seed, arena, nodes) = (self.seed, &self.arena, &self.nodes);
+        self.edges.insert_unique(edge_hash(seed, parent, token), child, |other| {
+            let node = &nodes[*other as usize];
+            edge_hash(seed, node.parent, arena.text(node.token))
+        });
+        child
+    }
+
+    fn take_node(&mut self, node: Node) -> u32 {
+        self.live_nodes += 1;
+        if self.free_nodes == NIL {
+            assert!(self.nodes.len() < REFERENCES_MAX - 1, "more than 2^30 nodes");
+            self.nodes.push(node);
+            return self.nodes.len() as u32 - 1;
+        }
+        let index = self.free_nodes;
+        self.free_nodes = self.nodes[index as usize].parent;
+        self.nodes[index as usize] = node;
+        index
+    }
+
+    /// Frees `node` and its ancestors as far as they hold nothing.
+    fn prune(&mut self, mut index: u32) {
+        loop {
+            let node = self.nodes[index as usize];
+            if !node.is_empty() {
+                return;
+            }
+            if index == ROOT {
+                // Last wildcard gone: matching skips the trie from here on.
+                self.nodes = Vec::new();
+                self.free_nodes = NIL;
+                self.live_nodes = 0;
+                return;
+            }
+            if node.token == NIL {
+                self.nodes[node.parent as usize].star = NIL;
+            } else {
+                let key = edge_hash(self.seed, node.parent, self.arena.text(node.token));
+                if let Ok(slot) = self.edges.find_entry(key, |child| *child == index) {
+                    slot.remove();
+                }
+                self.arena.remove(node.token);
+                self.nodes[node.parent as usize].edges -= 1;
+            }
+            self.nodes[index as usize].parent = self.free_nodes;
+            self.free_nodes = index;
+            self.live_nodes -= 1;
+            index = node.parent;
+        }
+    }
+
+    /// Appends the text of the filter that ends at `node`, or with a `>` below it.
+    fn path(&self, node: u32, tail: bool, out: &mut Vec<u8>) {
+        let start = out.len();
+        let token = |index: u32| match self.nodes[index as usize].token {
+            NIL => &b"*"[..],
+            reference => self.arena.text(reference),
+        };
+        // Written backwards from the last token, then turned around.
+        if tail {
+            out.push(b'>');
+        }
+        let mut index = node;
+        while index != ROOT {
+            if out.len() > start {
+                out.push(b'.');
+            }
+            out.extend(token(index).iter().rev());
+            index = self.nodes[index as usize].parent;
+        }
+        out[start..].reverse();
+    }
+
+    /// Calls `found` for every wildcard filter that matches `subject`, until it breaks.
+    fn walk(&self, subject: &[u8], mut found: impl FnMut(FilterId) -> ControlFlow<()>) -> ControlFlow<()> {
+        if has_empty_token(subject) {
+            return ControlFlow::Continue(());
+        }
+        let mut pending = Pending::new();
+        let mut at = Some((ROOT, 0u32));
+        while let Some((index, offset)) = at.take().or_else(|| pending.pop()) {
+            let node = &self.nodes[index as usize];
+            if offset as usize > subject.len() {
+                // Past the last token.
+                if node.filter != NIL {
+                    found(FilterId(node.filter))?;
+                }
+                continue;
+            }
+            if node.tail != NIL {
+                found(FilterId(node.tail))?;
+            }
+            let rest = &subject[offset as usize..];
+            let length = rest.iter().position(|byte| *byte == b'.').unwrap_or(rest.len());
+            let after = offset + length as u32 + 1;
+            if node.star != NIL {
+                at = Some((node.star, after));
+            }
+            if node.edges > 0
+                && let Some(child) = self.edge(index, &rest[..length])
+                && let Some(other) = at.replace((child, after))
+            {
+                pending.push(other);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Gives memory back once most of it is unused, by building all tables anew under the same ids.
+    /// Each rebuild follows removals in proportion to its work, so removal stays cheap on average.
+    fn rebuild_if_sparse(&mut self) {
+        let texts = self.arena.len_bytes() > REBUILD_BYTES_MIN
+            && self.arena.used_bytes() * 3 < self.arena.len_bytes();
+        let entries = self.entries.len() > REBUILD_ENTRIES_MIN && self.live * 4 < self.entries.len();
+        let nodes = self.nodes.len() > REBUILD_ENTRIES_MIN && self.live_nodes * 4 < self.nodes.len();
+        if texts || nodes || (entries && self.ids_are_cuttable()) {
+            self.rebuild();
+        }
+    }
+
+    /// Whether a rebuild would shorten the entries, which cannot move: ids are the caller's. The search
+    /// is long, so it waits for removals in proportion to it.
+    fn ids_are_cuttable(&mut self) -> bool {
+        self.removals_unsearched += 1;
+        if self.removals_unsearched * 8 < self.entries.len() {
+            return false;
+        }
+        self.removals_unsearched = 0;
+        let tail = &self.entries[self.entries.len() / 2..];
+        tail.iter().rev().all(|entry| matches!(entry.place(), Place::Free(_)))
+    }
+
+    fn rebuild(&mut self) {
+        let mut fresh = Trie::new(self.seed);
+        let end = self.iter().last().map_or(0, |id| id.index() + 1);
+        fresh.entries = Vec::with_capacity(end);
+        fresh.entries.resize(end, Entry::new(Place::Free(NIL)));
+        fresh.literals = HashTable::with_capacity(self.literals.len());
+        let mut text = Vec::new();
+        for id in self.iter() {
+            text.clear();
+            self.text(id, &mut text);
+            fresh.place(id.0, &text);
+        }
+        for id in (0..end as u32).rev() {
+            if matches!(fresh.entries[id as usize].place(), Place::Free(_)) {
+                fresh.entries[id as usize] = Entry::new(Place::Free(fresh.free_entries));
+                fresh.free_entries = id;
+            }
+        }
+        fresh.live = self.live;
+        *self = fresh;
+    }
+}
+
+/// Whether a filter lives in the flat table: all literals, and invalid texts, which no walk reaches.
+fn is_flat(filter: &[u8]) -> bool {
+    is_literal(filter) || !is_valid(filter)
+}
+
+#[inline]
+fn literal_text<'a>(arena: &'a Arena, entries: &[Entry], id: u32) -> &'a [u8] {
+    match entries[id as usize].place() {
+        Place::Literal(reference) => arena.text(reference),
+        Place::Node(_) | Place::Tail(_) | Place::Free(_) => &[],
+    }
+}
+
+#[inline]
+fn edge_hash(seed: u64, parent: u32, token: &[u8]) -> u64 {
+    fold(hash(seed, token) ^ 0x9E37_79B9_7F4A_7C15, u64::from(parent) ^ 0xD6E8_FEB8_6659_FD93)
+}
+
+/// Branches of a walk not taken yet: on the stack as far as any sane filter goes, on the heap beyond.
+struct Pending {
+    near: [(u32, u32); 32],
+    near_len: usize,
+    far: Vec<(u32, u32)>,
+}
+
+impl Pending {
+    #[inline]
+    fn new() -> Pending {
+        Pending { near: [(0, 0); 32], near_len: 0, far: Vec::new() }
+    }
+
+    #[inline]
+    fn push(&mut self, branch: (u32, u32)) {
+        match self.near.get_mut(self.near_len) {
+            Some(slot) => {
+                *slot = branch;
+                self.near_len += 1;
+            }
+            None => self.far.push(branch),
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<(u32, u32)> {
+        if let Some(branch) = self.far.pop() {
+            return Some(branch);
+        }
+        self.near_len = self.near_len.checked_sub(1)?;
+        Some(self.near[self.near_len])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{format, string::String, vec};
+
+    fn texts(trie: &Trie, ids: &[FilterId]) -> Vec<String> {
+        let mut texts: Vec<String> = ids
+            .iter()
+            .map(|id| {
+                let mut text = vec![];
+                trie.text(*id, &mut text);
+                String::from_utf8(text).unwrap()
+            })
+            .collect();
+        texts.sort();
+        texts
+    }
+
+    fn matched(trie: &Trie, subject: &str) -> Vec<String> {
+        let mut out = vec![];
+        trie.matches(subject.as_bytes(), trie.hash(subject.as_bytes()), &mut out);
+        assert_eq!(trie.has_match(subject.as_bytes()), !out.is_empty());
+        texts(trie, &out)
+    }
+
+    #[test]
+    fn a_subject_finds_its_literal_and_all_wildcards() {
+        let mut trie = Trie::new(1);
+        for filter in ["foo.bar", "foo.*", "*.bar", "foo.>", ">", "*.*", "foo.baz", "*.*.x", "foo", "*"] {
+            assert!(trie.insert(filter.as_bytes()).1);
+            assert!(!trie.insert(filter.as_bytes()).1);
+        }
+        assert_eq!(matched(&trie, "foo.bar"), ["*.*", "*.bar", ">", "foo.*", "foo.>", "foo.bar"]);
+        assert_eq!(matched(&trie, "foo"), ["*", ">", "foo"]);
+        assert_eq!(matched(&trie, "a.b.x"), ["*.*.x", ">"]);
+        assert_eq!(matched(&trie, "foo..bar"), [""; 0]);
+        assert_eq!(matched(&trie, "foo."), [""; 0]);
+        assert_eq!(matched(&trie, ""), [""; 0]);
+        // Publishing to a wildcard text reaches what matches it token by token.
+        assert_eq!(matched(&trie, "foo.*"), ["*.*", ">", "foo.*", "foo.>"]);
+    }
+
+    #[test]
+    fn a_filter_finds_those_it_shares_subjects_with() {
+        let mut trie = Trie::new(1);
+        for filter in ["foo.bar", "foo.*", "*.bar", "baz.>", "x"] {
+            trie.insert(filter.as_bytes());
+        }
+        let mut out = vec![];
+        trie.matches_filter(b"foo.>", &mut out);
+        assert_eq!(texts(&trie, &out), ["*.bar", "foo.*", "foo.bar"]);
+        out.clear();
+        trie.matches_filter(b"baz.bar", &mut out);
+        assert_eq!(texts(&trie, &out), ["*.bar", "baz.>"]);
+    }
+
+    #[test]
+    fn invalid_filters_are_harmless() {
+        let mut trie = Trie::new(1);
+        for filter in ["", ".", "a..b", "a.>.b", "*..", ">.*"] {
+            let (id, new) = trie.insert(filter.as_bytes());
+            assert!(new);
+            assert_eq!(trie.find(filter.as_bytes()), Some(id));
+            assert_eq!(texts(&trie, &[id]), [filter]);
+        }
+        assert_eq!(matched(&trie, "a.b"), [""; 0]);
+        for id in trie.iter().collect::<Vec<_>>() {
+            trie.remove(id);
+        }
+        assert!(trie.is_empty());
+    }
+
+    #[test]
+    fn subjects_of_thousands_of_tokens_need_no_deep_stack() {
+        let mut trie = Trie::new(1);
+        let deep = |token: &str| vec![token; 20_000].join(".");
+        trie.insert(deep("*").as_bytes());
+        trie.insert(format!("{}.*", deep("a")).as_bytes());
+        // A `*` and an `a` at every depth: each level leaves a branch pending.
+        for depth in 1..200 {
+            trie.insert(format!("{}.*.x", vec!["a"; depth].join(".")).as_bytes());
+        }
+        assert_eq!(matched(&trie, &deep("a")).len(), 1);
+        assert_eq!(matched(&trie, &format!("{}.a", deep("a"))).len(), 1);
+        assert_eq!(matched(&trie, "a.a.a.x"), ["a.a.*.x"]);
+    }
+
+    #[test]
+    fn memory_returns_when_filters_go() {
+        let mut trie = Trie::new(9);
+        let ids: Vec<FilterId> = (0..40_000)
+            .map(|i| {
+                let filter =
+                    if i % 4 == 0 { format!("orders.{i}.*.created") } else { format!("orders.{i}.created") };
+                trie.insert(filter.as_bytes()).0
+            })
+            .collect();
+        let full = trie.memory();
+        assert_eq!((full.literals, full.wildcards), (30_000, 10_000));
+        for id in &ids[100..] {
+            trie.remove(*id);
+        }
+        let small = trie.memory();
+        assert_eq!((small.literals, small.wildcards), (75, 25));
+        assert!(small.total_bytes * 10 < full.total_bytes, "{full:?} {small:?}");
+        assert!(trie.ids_end() < 20_000);
+        assert_eq!(matched(&trie, "orders.4.x.created"), ["orders.4.*.created"]);
+        assert_eq!(matched(&trie, "orders.5.created"), ["orders.5.created"]);
+        for id in &ids[..100] {
+            trie.remove(*id);
+        }
+        assert_eq!(trie.memory().nodes, 0);
+        assert!(trie.is_empty());
+    }
+
+    #[test]
+    fn a_literal_filter_costs_little_more_than_its_text() {
+        let mut trie = Trie::new(9);
+        let mut text_bytes = 0;
+        for i in 0..100_000 {
+            let filter = format!("orders.{i}.created");
+            text_bytes += filter.len();
+            trie.insert(filter.as_bytes());
+        }
+        // Length byte, padding and id; hash table and the growth of vectors are what the rest is.
+        assert!(trie.memory().text_bytes - text_bytes < 4 * 100_000);
+        assert!(trie.memory().total_bytes < text_bytes * 2 + 24 * 100_000, "{:?}", trie.memory());
+    }
+}
