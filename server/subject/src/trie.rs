@@ -67,8 +67,8 @@ pub struct Trie {
     edges: HashTable<u32>,
     live: usize,
     live_nodes: usize,
-    /// Removals while the ids were sparse, since they were last searched for an unused end.
-    removals_unsearched: usize,
+    /// Entries in use from [`Trie::upper_start`] on.
+    upper_used: usize,
 }
 
 /// Where a filter is: two bits of kind above 30 bits of reference.
@@ -160,7 +160,7 @@ impl Trie {
             edges: HashTable::new(),
             live: 0,
             live_nodes: 0,
-            removals_unsearched: 0,
+            upper_used: 0,
         }
     }
 
@@ -199,6 +199,7 @@ impl Trie {
         let id = self.take_entry();
         self.place(id, filter);
         self.live += 1;
+        self.upper_used += usize::from(id as usize >= self.upper_start());
         (FilterId(id), true)
     }
 
@@ -251,6 +252,7 @@ impl Trie {
         self.entries[id.index()] = Entry::new(Place::Free(self.free_entries));
         self.free_entries = id.0;
         self.live -= 1;
+        self.upper_used -= usize::from(id.index() >= self.upper_start());
         self.rebuild_if_sparse();
     }
 
@@ -347,6 +349,9 @@ impl Trie {
     fn take_entry(&mut self) -> u32 {
         if self.free_entries == NIL {
             assert!(self.entries.len() < REFERENCES_MAX - 1, "more than 2^30 filters");
+            if self.entries.len().is_power_of_two() {
+                self.upper_used = 0; // the upper half begins anew, with this entry
+            }
             self.entries.push(Entry::new(Place::Free(NIL)));
             return self.entries.len() as u32 - 1;
         }
@@ -519,23 +524,19 @@ impl Trie {
     fn rebuild_if_sparse(&mut self) {
         let texts = self.arena.len_bytes() > REBUILD_BYTES_MIN
             && self.arena.used_bytes() * 3 < self.arena.len_bytes();
-        let entries = self.entries.len() > REBUILD_ENTRIES_MIN && self.live * 4 < self.entries.len();
+        // Ids are the caller's and cannot move: entries can be cut only where the upper ones are all free.
+        let entries = self.entries.len() > REBUILD_ENTRIES_MIN
+            && self.upper_used == 0
+            && self.live * 4 < self.entries.len();
         let nodes = self.nodes.len() > REBUILD_ENTRIES_MIN && self.live_nodes * 4 < self.nodes.len();
-        if texts || nodes || (entries && self.ids_are_cuttable()) {
+        if texts || nodes || entries {
             self.rebuild();
         }
     }
 
-    /// Whether a rebuild would shorten the entries, which cannot move: ids are the caller's. The search
-    /// is long, so it waits for removals in proportion to it.
-    fn ids_are_cuttable(&mut self) -> bool {
-        self.removals_unsearched += 1;
-        if self.removals_unsearched * 8 < self.entries.len() {
-            return false;
-        }
-        self.removals_unsearched = 0;
-        let tail = &self.entries[self.entries.len() / 2..];
-        tail.iter().rev().all(|entry| matches!(entry.place(), Place::Free(_)))
+    /// The first id of the upper half: the greatest power of two below the number of entries.
+    fn upper_start(&self) -> usize {
+        self.entries.len().next_power_of_two() / 2
     }
 
     fn rebuild(&mut self) {
@@ -557,6 +558,7 @@ impl Trie {
             }
         }
         fresh.live = self.live;
+        fresh.upper_used = fresh.iter().filter(|id| id.index() >= fresh.upper_start()).count();
         *self = fresh;
     }
 }
