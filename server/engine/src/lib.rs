@@ -1,1 +1,9 @@
-//! engine
+//! The assembly: pure rooms put together into a [`Worker`] that a driver feeds with bytes, commands and time.
+//!
+//! Owns the connections of one thread: their sessions, their unfinished input and the worker's router. Never
+//! opens a socket, reads a clock or starts a thread; `node` drives it with real ones, `sim` with a seed.
+
+mod input;
+mod worker;
+
+pub use worker::{Accepted, Progress, Settings, Worker};

@@ -1,1 +1,4 @@
-//! node
+//! starling-server: sockets, TLS, files, threads, signals, HTTP and logging around the pure rooms.
+
+pub mod socket;
+pub mod worker_thread;

@@ -13,10 +13,12 @@ extern crate alloc;
 mod arena;
 mod grammar;
 mod hashing;
+pub mod transform;
 mod trie;
 
 pub use grammar::{
     Tokens, collide, is_literal, is_subset, is_valid, is_valid_publish, is_valid_text, matches, tokens,
 };
 pub use hashing::hash;
+pub use transform::{Transform, TransformError};
 pub use trie::{FilterId, Memory, Trie};

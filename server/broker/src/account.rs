@@ -1,0 +1,265 @@
+//! An account as the data path sees it: its interest, the generations that stamp plans, and the routes that
+//! must hear of changes.
+//!
+//! Never authenticates and holds no permissions: those are compiled by the `accounts` room.
+
+use crate::interest::{Change, Interest, NONE};
+use crate::link::{FLAG_ACCOUNT_IMPLIED, Link};
+use parking_lot::{RwLock, RwLockWriteGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+
+/// Plans are stamped per first token of the subject, so that a subscription to `a.b` costs nobody who publishes
+/// to `c.d` its cached plans. Number of stamps; tokens share them by hash.
+const STAMPS: usize = 256;
+
+/// One account. Shared by all workers.
+pub struct Account {
+    /// Place in the registry.
+    pub index: u32,
+    /// Name, `$G` for the global one.
+    pub name: Box<str>,
+    seed: u64,
+    shared: RwLock<Shared>,
+    epoch: AtomicU64,
+    global: AtomicU32,
+    stamps: Box<[AtomicU32]>,
+    /// Open client connections.
+    pub connections: AtomicU32,
+    /// Messages and bytes from clients, messages and bytes to clients.
+    pub traffic: [AtomicU64; 4],
+}
+
+struct Shared {
+    interest: Interest,
+    routes: Vec<Arc<Link>>,
+}
+
+/// Links whose output grew and must be flushed by the caller.
+pub type Dirty = Vec<Arc<Link>>;
+
+impl Account {
+    /// An account without interest.
+    pub fn new(index: u32, name: &str, seed: u64) -> Account {
+        Account {
+            index,
+            name: name.into(),
+            seed,
+            shared: RwLock::new(Shared { interest: Interest::new(seed), routes: Vec::new() }),
+            epoch: AtomicU64::new(0),
+            global: AtomicU32::new(1),
+            stamps: (0..STAMPS).map(|_| AtomicU32::new(0)).collect(),
+            connections: AtomicU32::new(0),
+            traffic: Default::default(),
+        }
+    }
+
+    /// The stamp's place for a subject.
+    #[inline]
+    pub fn stamp_of(&self, subject: &[u8]) -> u16 {
+        let token = subject.iter().position(|b| *b == b'.').map_or(subject, |dot| &subject[..dot]);
+        (subject::hash(self.seed, token) >> 20) as u16 % STAMPS as u16
+    }
+
+    /// Hash of a subject or name as this account's interest uses it.
+    #[inline]
+    pub fn hash(&self, bytes: &[u8]) -> u64 {
+        subject::hash(self.seed, bytes)
+    }
+
+    /// The current generation at a stamp's place. Read it before matching.
+    #[inline]
+    pub fn generation(&self, stamp: u16) -> u32 {
+        let stamp = &self.stamps[stamp as usize % STAMPS];
+        self.global.load(Acquire).wrapping_add(stamp.load(Acquire))
+    }
+
+    /// A number that changes with every change of interest.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Acquire)
+    }
+
+    /// Lets every plan of the account expire.
+    pub fn expire_plans(&self) {
+        self.epoch.fetch_add(1, Release);
+        self.global.fetch_add(1, Release);
+    }
+
+    fn bump(&self, filter: &[u8]) {
+        match filter.first() {
+            Some(b'*' | b'>') => self.expire_plans(),
+            _ => {
+                self.epoch.fetch_add(1, Release);
+                self.stamps[self.stamp_of(filter) as usize].fetch_add(1, Release);
+            }
+        }
+    }
+
+    /// Reads the interest.
+    pub fn read<R>(&self, read: impl FnOnce(&Interest) -> R) -> R {
+        read(&self.shared.read().interest)
+    }
+
+    /// Adds a local subscription and tells the routes.
+    pub fn subscribe(
+        &self,
+        link: &Link,
+        filter: &[u8],
+        queue: Option<&[u8]>,
+        sid: &[u8],
+        dirty: &mut Dirty,
+    ) -> u32 {
+        let mut shared = self.shared.write();
+        let (number, change) = shared.interest.insert(filter, queue, sid, link.index, true);
+        // routes hear it under the lock: two changes of one filter must reach them in the order of the table
+        if let Some(change) = change {
+            self.tell(&shared.routes, change, filter, queue, dirty);
+        }
+        drop(shared);
+        self.bump(filter);
+        link.subscriptions.fetch_add(1, Relaxed);
+        number
+    }
+
+    /// Removes local subscriptions of `link` and tells the routes. Numbers that are not its own are skipped.
+    pub fn unsubscribe(&self, link: &Link, numbers: impl IntoIterator<Item = u32>, dirty: &mut Dirty) {
+        let mut shared = self.shared.write();
+        self.remove(&mut shared, link, numbers, true, dirty);
+    }
+
+    fn remove(
+        &self,
+        shared: &mut RwLockWriteGuard<'_, Shared>,
+        link: &Link,
+        numbers: impl IntoIterator<Item = u32>,
+        local: bool,
+        dirty: &mut Dirty,
+    ) {
+        let (mut text, mut gone, mut wild) = (Vec::new(), 0, false);
+        for number in numbers {
+            if !shared.interest.is_of(number, link.index) {
+                continue;
+            }
+            text.clear();
+            let filter = shared.interest.get(number).filter;
+            shared.interest.text(filter, &mut text);
+            let removed = shared.interest.remove(number, local);
+            if let Some(removed) = removed
+                && let Some(change) = removed.change
+            {
+                let queue = (change.queue != NONE).then_some(&removed.queue[..]);
+                self.tell(&shared.routes, change, &removed.text, queue, dirty);
+            }
+            wild |= matches!(text.first(), Some(b'*' | b'>'));
+            if gone < 16 && !wild {
+                self.bump(&text);
+            }
+            gone += 1;
+        }
+        if wild || gone >= 16 {
+            self.expire_plans();
+        }
+        link.subscriptions.fetch_sub(gone, Relaxed);
+    }
+
+    fn tell(&self, routes: &[Arc<Link>], change: Change, filter: &[u8], queue: Option<&[u8]>, dirty: &mut Dirty) {
+        let mut line = Vec::new();
+        for route in routes {
+            line.clear();
+            self.interest_line(route, filter, queue, change.members, &mut line);
+            if route.output.push(&line) {
+                dirty.push(route.clone());
+            }
+        }
+    }
+
+    /// `RS+ account subject [queue weight]` or `RS- account subject [queue]`.
+    fn interest_line(&self, route: &Link, filter: &[u8], queue: Option<&[u8]>, members: u32, line: &mut Vec<u8>) {
+        line.extend_from_slice(if members > 0 { b"RS+ " } else { b"RS- " });
+        if !route.has(FLAG_ACCOUNT_IMPLIED) {
+            line.extend_from_slice(self.name.as_bytes());
+            line.push(b' ');
+        }
+        line.extend_from_slice(filter);
+        if let Some(queue) = queue {
+            line.push(b' ');
+            line.extend_from_slice(queue);
+            if members > 0 {
+                line.extend_from_slice(format!(" {members}").as_bytes());
+            }
+        }
+        line.extend_from_slice(b"\r\n");
+    }
+
+    /// From now on `route` hears of this account's interest, beginning with all there is.
+    pub fn add_route(&self, route: &Arc<Link>, dirty: &mut Dirty) {
+        let mut shared = self.shared.write();
+        if shared.routes.iter().any(|r| r.index == route.index) {
+            return;
+        }
+        let mut lines = Vec::new();
+        shared.interest.local(|filter, queue, members| {
+            self.interest_line(route, filter, queue, members, &mut lines);
+        });
+        if route.output.push(&lines) {
+            dirty.push(route.clone());
+        }
+        shared.routes.push(route.clone());
+    }
+
+    /// `route` is gone: forgets it and the interest that came over it.
+    pub fn remove_route(&self, route: &Link, dirty: &mut Dirty) {
+        let mut shared = self.shared.write();
+        shared.routes.retain(|r| r.index != route.index);
+        let mut numbers = Vec::new();
+        shared.interest.each(|number, subscription| {
+            if subscription.link == route.index {
+                numbers.push(number);
+            }
+        });
+        self.remove(&mut shared, route, numbers, false, dirty);
+    }
+
+    /// Interest of another server, heard over `route`. `known` is its number if it was heard before; returns it.
+    pub fn remote_subscribe(
+        &self,
+        route: &Link,
+        known: Option<u32>,
+        filter: &[u8],
+        queue: Option<&[u8]>,
+        weight: u32,
+    ) -> u32 {
+        let mut shared = self.shared.write();
+        let number = match known.filter(|number| shared.interest.is_of(*number, route.index)) {
+            Some(number) => number,
+            None => {
+                route.subscriptions.fetch_add(1, Relaxed);
+                shared.interest.insert(filter, queue, &[], route.index, false).0
+            }
+        };
+        shared.interest.set_weight(number, weight.max(1));
+        drop(shared);
+        self.bump(filter);
+        number
+    }
+
+    /// Interest of another server that ended.
+    pub fn remote_unsubscribe(&self, route: &Link, number: u32) {
+        let mut shared = self.shared.write();
+        self.remove(&mut shared, route, [number], false, &mut Vec::new());
+    }
+
+    /// Sets when a subscription ends; `true` when that many messages were delivered already.
+    pub fn limit(&self, link: &Link, number: u32, max: u64) -> bool {
+        let shared = self.shared.read();
+        if !shared.interest.is_of(number, link.index) {
+            return false;
+        }
+        let progress = shared.interest.progress(number);
+        if progress.delivered.load(Relaxed) >= max {
+            return true;
+        }
+        progress.max.store(max, Relaxed);
+        false
+    }
+}

@@ -1,0 +1,102 @@
+//! Plans by subject, for one worker: a direct-mapped table of 64-byte slots that grows when it is too small.
+//!
+//! A slot is valid while its generation is its account's; nothing is ever removed, only replaced.
+
+use crate::plan::Plan;
+use std::rc::Rc;
+
+/// Longest subject that is cached, in bytes. Longer ones are mostly inboxes, used once.
+const SUBJECT_BYTES_MAX: usize = 36;
+const SLOTS_MIN: usize = 256;
+const SLOTS_MAX: usize = 1 << 17;
+
+#[repr(align(64))]
+struct Slot {
+    hash: u64,
+    plan: Option<Rc<Plan>>,
+    generation: u32,
+    scope: u32,
+    stamp: u16,
+    len: u16,
+    subject: [u8; SUBJECT_BYTES_MAX],
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Slot { hash: 0, plan: None, generation: 0, scope: 0, stamp: 0, len: 0, subject: [0; SUBJECT_BYTES_MAX] }
+    }
+}
+
+pub(crate) struct PlanCache {
+    slots: Vec<Slot>,
+    /// Live slots that gave way since the table last grew.
+    evicted: usize,
+}
+
+fn slots(count: usize) -> Vec<Slot> {
+    std::iter::repeat_with(Slot::default).take(count).collect()
+}
+
+impl PlanCache {
+    pub fn new() -> PlanCache {
+        PlanCache { slots: slots(SLOTS_MIN), evicted: 0 }
+    }
+
+    /// The plan of a subject if it is cached and `generation` of its stamp is what it was.
+    #[inline]
+    pub fn find(&self, scope: u32, subject: &[u8], hash: u64, generation: impl Fn(u16) -> u32) -> Option<&Rc<Plan>> {
+        let slot = &self.slots[hash as usize & (self.slots.len() - 1)];
+        if slot.hash == hash
+            && slot.scope == scope
+            && slot.len as usize == subject.len()
+            && slot.generation == generation(slot.stamp)
+            && slot.subject.get(..subject.len()) == Some(subject)
+        {
+            slot.plan.as_ref()
+        } else {
+            None
+        }
+    }
+
+    /// Keeps a plan, if the subject is short enough.
+    pub fn insert(
+        &mut self,
+        scope: u32,
+        subject: &[u8],
+        hash: u64,
+        stamp: u16,
+        generation: u32,
+        plan: &Rc<Plan>,
+        is_live: impl Fn(u32, u16) -> u32,
+    ) {
+        if subject.len() > SUBJECT_BYTES_MAX {
+            return;
+        }
+        let mask = self.slots.len() - 1;
+        let slot = &mut self.slots[hash as usize & mask];
+        if slot.plan.is_some() && slot.generation == is_live(slot.scope, slot.stamp) {
+            self.evicted += 1;
+        }
+        slot.hash = hash;
+        slot.plan = Some(plan.clone());
+        (slot.generation, slot.scope, slot.stamp, slot.len) = (generation, scope, stamp, subject.len() as u16);
+        slot.subject[..subject.len()].copy_from_slice(subject);
+        if self.evicted > self.slots.len() / 4 && self.slots.len() < SLOTS_MAX {
+            self.grow();
+        }
+    }
+
+    fn grow(&mut self) {
+        let count = self.slots.len() * 4;
+        self.evicted = 0;
+        for slot in std::mem::replace(&mut self.slots, slots(count)) {
+            let place = slot.hash as usize & (count - 1);
+            self.slots[place] = slot;
+        }
+    }
+
+    /// Forgets everything, and gives the memory back.
+    pub fn clear(&mut self) {
+        *self = PlanCache::new();
+    }
+}

@@ -1,0 +1,419 @@
+//! Who wants what in one account.
+//!
+//! Owns the subscriptions of an account, by filter, and the counts of local interest that routes are told.
+//! Kept small: a subscription is one 40-byte record in a vector, linked to the others of its filter; filters
+//! are dense numbers of `subject::Trie`. Everything that empties is freed.
+//!
+//! Never decides who gets a message: that is the plan's.
+
+use hashbrown::{HashMap, HashTable};
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::*};
+use subject::{FilterId, Trie};
+
+/// Marks "none" in the indices of this module.
+pub const NONE: u32 = u32::MAX;
+
+const SID_INLINE: usize = 15;
+
+/// One subscription.
+#[derive(Clone, Copy, Debug)]
+pub struct Subscription {
+    /// The filter it hangs at.
+    pub filter: FilterId,
+    /// The link that owns it: its place in the broker's registry.
+    pub link: u32,
+    /// Its queue group, [`NONE`] without one.
+    pub queue: u32,
+    next: u32,
+    previous: u32,
+    /// On a route: how many members the queue group has behind it. Else unused.
+    pub weight: u32,
+    sid_len: u8,
+    sid: [u8; SID_INLINE],
+}
+
+/// What a filter collects.
+#[derive(Clone, Copy, Debug)]
+struct Filter {
+    first: u32,
+    /// Local subscriptions without a queue group.
+    local_plain: u32,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Filter { first: NONE, local_plain: 0 }
+    }
+}
+
+/// Deliveries of one subscription, and when it ends. Made when the first plan needs it.
+#[derive(Debug)]
+pub struct Progress {
+    /// Messages delivered so far.
+    pub delivered: AtomicU64,
+    /// Messages after which the subscription ends, 0 for never.
+    pub max: AtomicU64,
+}
+
+impl Progress {
+    /// Takes up to `wanted` deliveries. Returns how many are granted and whether the last one was among them.
+    pub fn take(&self, wanted: u64) -> (u64, bool) {
+        let before = self.delivered.fetch_add(wanted, Relaxed);
+        match self.max.load(Relaxed) {
+            0 => (wanted, false),
+            max => {
+                let granted = max.saturating_sub(before).min(wanted);
+                (granted, granted > 0 && before + granted == max)
+            }
+        }
+    }
+}
+
+/// A change of local interest that other servers must hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The filter.
+    pub filter: FilterId,
+    /// The queue group, [`NONE`] for plain interest.
+    pub queue: u32,
+    /// Members now: 0 means that the interest is gone.
+    pub members: u32,
+}
+
+/// The subscriptions of one account. Shared behind a read-write lock; read on plan misses only.
+pub struct Interest {
+    seed: u64,
+    trie: Trie,
+    filters: Vec<Filter>,
+    subscriptions: Vec<Subscription>,
+    free: Vec<u32>,
+    queues: QueueNames,
+    /// Local members of (filter, queue).
+    queue_members: HashMap<(u32, u32), u32>,
+    long_sids: HashMap<u32, Box<[u8]>>,
+    progress: RwLock<HashMap<u32, Arc<Progress>>>,
+    live: usize,
+}
+
+struct QueueNames {
+    seed: u64,
+    names: Vec<Option<(Box<[u8]>, u32)>>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+}
+
+impl QueueNames {
+    fn acquire(&mut self, name: &[u8]) -> u32 {
+        let seed = self.seed;
+        let hash = subject::hash(seed, name);
+        let names = &mut self.names;
+        if let Some(&i) = self.index.find(hash, |i| matches!(&names[*i as usize], Some((n, _)) if **n == *name)) {
+            if let Some((_, uses)) = &mut names[i as usize] {
+                *uses += 1;
+            }
+            return i;
+        }
+        let entry = Some((name.into(), 1));
+        let i = match self.free.pop() {
+            Some(i) => {
+                self.names[i as usize] = entry;
+                i
+            }
+            None => {
+                self.names.push(entry);
+                self.names.len() as u32 - 1
+            }
+        };
+        let names = &self.names;
+        self.index.insert_unique(hash, i, |i| names[*i as usize].as_ref().map_or(0, |(n, _)| subject::hash(seed, n)));
+        i
+    }
+
+    fn find(&self, name: &[u8]) -> Option<u32> {
+        let hash = subject::hash(self.seed, name);
+        self.index
+            .find(hash, |i| matches!(&self.names[*i as usize], Some((n, _)) if **n == *name))
+            .copied()
+    }
+
+    fn name(&self, i: u32) -> &[u8] {
+        self.names.get(i as usize).and_then(Option::as_ref).map_or(&[], |(name, _)| name)
+    }
+
+    fn release(&mut self, i: u32) {
+        let Some(Some((name, uses))) = self.names.get_mut(i as usize) else { return };
+        *uses -= 1;
+        if *uses == 0 {
+            let hash = subject::hash(self.seed, name);
+            if let Ok(entry) = self.index.find_entry(hash, |j| *j == i) {
+                entry.remove();
+            }
+            self.names[i as usize] = None;
+            self.free.push(i);
+        }
+    }
+}
+
+impl Interest {
+    /// No interest. `seed` makes hashes unpredictable to clients.
+    pub fn new(seed: u64) -> Interest {
+        Interest {
+            seed,
+            trie: Trie::new(seed),
+            filters: Vec::new(),
+            subscriptions: Vec::new(),
+            free: Vec::new(),
+            queues: QueueNames { seed, names: Vec::new(), free: Vec::new(), index: HashTable::new() },
+            queue_members: HashMap::new(),
+            long_sids: HashMap::new(),
+            progress: RwLock::default(),
+            live: 0,
+        }
+    }
+
+    /// Hash of a subject or name as this interest uses it.
+    pub fn hash(&self, bytes: &[u8]) -> u64 {
+        subject::hash(self.seed, bytes)
+    }
+
+    /// Adds a subscription of `link`. `local` interest (clients, internal) is counted for the routes.
+    pub fn insert(
+        &mut self,
+        filter: &[u8],
+        queue: Option<&[u8]>,
+        sid: &[u8],
+        link: u32,
+        local: bool,
+    ) -> (u32, Option<Change>) {
+        let (id, _) = self.trie.insert(filter);
+        let place = id.index();
+        if self.filters.len() <= place {
+            self.filters.resize(place + 1, Filter::default());
+        }
+        let queue = queue.map_or(NONE, |name| self.queues.acquire(name));
+        let mut short = [b' '; SID_INLINE];
+        let sid_len = sid.len().min(SID_INLINE + 1) as u8;
+        if sid.len() <= SID_INLINE {
+            short[..sid.len()].copy_from_slice(sid);
+        }
+        let head = self.filters[place].first;
+        let record =
+            Subscription { filter: id, link, queue, next: head, previous: NONE, weight: 1, sid_len, sid: short };
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.subscriptions[number as usize] = record;
+                number
+            }
+            None => {
+                self.subscriptions.push(record);
+                self.subscriptions.len() as u32 - 1
+            }
+        };
+        if sid.len() > SID_INLINE {
+            self.long_sids.insert(number, sid.into());
+        }
+        if head != NONE {
+            self.subscriptions[head as usize].previous = number;
+        }
+        self.filters[place].first = number;
+        self.live += 1;
+        let change = local.then(|| self.count(id, queue, true)).flatten();
+        (number, change)
+    }
+
+    /// Removes a subscription. The caller knows that `number` is live.
+    pub fn remove(&mut self, number: u32, local: bool) -> Option<Removed> {
+        let record = *self.subscriptions.get(number as usize)?;
+        if record.link == NONE {
+            return None;
+        }
+        let place = record.filter.index();
+        match record.previous {
+            NONE => self.filters[place].first = record.next,
+            previous => self.subscriptions[previous as usize].next = record.next,
+        }
+        if record.next != NONE {
+            self.subscriptions[record.next as usize].previous = record.previous;
+        }
+        let mut removed = Removed { change: None, text: Vec::new(), queue: Vec::new() };
+        if local && let Some(change) = self.count(record.filter, record.queue, false) {
+            self.trie.text(record.filter, &mut removed.text);
+            removed.queue.extend_from_slice(self.queues.name(record.queue));
+            removed.change = Some(change);
+        }
+        if record.sid_len as usize > SID_INLINE {
+            self.long_sids.remove(&number);
+        }
+        self.progress.get_mut().remove(&number);
+        if record.queue != NONE {
+            self.queues.release(record.queue);
+        }
+        if self.filters[place].first == NONE {
+            self.trie.remove(record.filter);
+            self.filters[place] = Filter::default();
+        }
+        self.subscriptions[number as usize].link = NONE;
+        self.free.push(number);
+        self.live -= 1;
+        self.shrink();
+        Some(removed)
+    }
+
+    /// Gives memory back after a burst of subscriptions is gone.
+    fn shrink(&mut self) {
+        if self.live == 0 && self.subscriptions.capacity() > 1024 {
+            self.subscriptions = Vec::new();
+            self.free = Vec::new();
+            self.filters = Vec::new();
+        } else if self.subscriptions.len() > 4096 && self.free.len() > self.subscriptions.len() / 4 * 3 {
+            self.trim();
+        }
+    }
+
+    /// Drops the free records at the end of the vector; records keep their numbers.
+    fn trim(&mut self) {
+        let end = self.subscriptions.iter().rposition(|s| s.link != NONE).map_or(0, |i| i + 1);
+        if end < self.subscriptions.len() / 2 {
+            self.subscriptions.truncate(end);
+            self.subscriptions.shrink_to_fit();
+            self.free.retain(|number| (*number as usize) < end);
+            self.free.shrink_to_fit();
+        }
+    }
+
+    /// Counts local interest up or down; `Some` when other servers must be told.
+    fn count(&mut self, filter: FilterId, queue: u32, up: bool) -> Option<Change> {
+        if queue == NONE {
+            let count = &mut self.filters[filter.index()].local_plain;
+            *count = if up { *count + 1 } else { count.saturating_sub(1) };
+            let told = if up { *count == 1 } else { *count == 0 };
+            return told.then_some(Change { filter, queue, members: *count });
+        }
+        let key = (filter.value(), queue);
+        let count = self.queue_members.entry(key).or_insert(0);
+        *count = if up { *count + 1 } else { count.saturating_sub(1) };
+        let members = *count;
+        if members == 0 {
+            self.queue_members.remove(&key);
+        }
+        Some(Change { filter, queue, members })
+    }
+
+    /// Calls `each` with every change that a server needs which knows nothing yet.
+    pub fn local(&self, mut each: impl FnMut(&[u8], Option<&[u8]>, u32)) {
+        let mut text = Vec::new();
+        for id in self.trie.iter() {
+            if self.filters.get(id.index()).is_some_and(|f| f.local_plain > 0) {
+                text.clear();
+                self.trie.text(id, &mut text);
+                each(&text, None, 1);
+            }
+        }
+        for (&(filter, queue), &members) in &self.queue_members {
+            text.clear();
+            self.trie.text(FilterId::from_value(filter), &mut text);
+            each(&text, Some(self.queues.name(queue)), members);
+        }
+    }
+
+    /// Appends the numbers of all subscriptions that match a literal subject.
+    pub fn matches(&self, subject: &[u8], hash: u64, filters: &mut Vec<FilterId>, out: &mut Vec<u32>) {
+        filters.clear();
+        self.trie.matches(subject, hash, filters);
+        for id in filters.iter() {
+            let mut number = self.filters[id.index()].first;
+            while number != NONE {
+                out.push(number);
+                number = self.subscriptions[number as usize].next;
+            }
+        }
+    }
+
+    /// A live record.
+    pub fn get(&self, number: u32) -> &Subscription {
+        &self.subscriptions[number as usize]
+    }
+
+    /// Sets how many queue members a route subscription stands for.
+    pub fn set_weight(&mut self, number: u32, weight: u32) {
+        if let Some(record) = self.subscriptions.get_mut(number as usize) {
+            record.weight = weight;
+        }
+    }
+
+    /// The client's name for a subscription.
+    pub fn sid(&self, number: u32) -> &[u8] {
+        let record = self.get(number);
+        if record.sid_len as usize > SID_INLINE {
+            self.long_sids.get(&number).map_or(&[], |sid| sid)
+        } else {
+            &record.sid[..record.sid_len as usize]
+        }
+    }
+
+    /// Whether `number` is a live subscription of `link`.
+    pub fn is_of(&self, number: u32, link: u32) -> bool {
+        self.subscriptions.get(number as usize).is_some_and(|s| s.link == link)
+    }
+
+    /// Text of a filter.
+    pub fn text(&self, filter: FilterId, out: &mut Vec<u8>) {
+        self.trie.text(filter, out);
+    }
+
+    /// Name of a queue group; empty for [`NONE`].
+    pub fn queue_name(&self, queue: u32) -> &[u8] {
+        self.queues.name(queue)
+    }
+
+    /// Number of a queue group by name.
+    pub fn queue_number(&self, name: &[u8]) -> Option<u32> {
+        self.queues.find(name)
+    }
+
+    /// The delivery count of a subscription, made when first asked for. A read lock on the interest is enough.
+    pub fn progress(&self, number: u32) -> Arc<Progress> {
+        if let Some(progress) = self.progress.read().get(&number) {
+            return progress.clone();
+        }
+        let fresh = || Arc::new(Progress { delivered: AtomicU64::new(0), max: AtomicU64::new(0) });
+        self.progress.write().entry(number).or_insert_with(fresh).clone()
+    }
+
+    /// Messages delivered to a subscription so far.
+    pub fn delivered(&self, number: u32) -> u64 {
+        self.progress.read().get(&number).map_or(0, |p| p.delivered.load(Relaxed))
+    }
+
+    /// Live subscriptions.
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether nobody subscribes to anything.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Calls `each` with the number of every live subscription.
+    pub fn each(&self, mut each: impl FnMut(u32, &Subscription)) {
+        for (number, record) in self.subscriptions.iter().enumerate() {
+            if record.link != NONE {
+                each(number as u32, record);
+            }
+        }
+    }
+}
+
+/// What a removal leaves to be told.
+#[derive(Debug)]
+pub struct Removed {
+    /// The change of local interest, if other servers must hear of it.
+    pub change: Option<Change>,
+    /// Text of the filter; filled when there is a change.
+    pub text: Vec<u8>,
+    /// Name of the queue group; filled when there is a change.
+    pub queue: Vec<u8>,
+}

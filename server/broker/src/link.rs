@@ -1,0 +1,363 @@
+//! One connection as the rest of the broker sees it.
+//!
+//! Owns what other workers may touch of a connection: its output, its flags, its counters and its reason to
+//! close. Never holds protocol state: that is the session's, in the worker that owns the link.
+
+use crate::mailbox::{Command, Mailbox};
+use crate::output::{HIGH_BYTES, LOW_BYTES, Output, STALL_NANOS_MAX};
+use parking_lot::Mutex;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*};
+
+/// Where a link's bytes go. The one seam between deciding and sending: called once a batch, not once a message.
+pub trait Transport: Send + Sync {
+    /// Writes without waiting and says how many bytes were taken, 0 when full. Any thread; never two at once.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Makes a writable edge come again although the transport may not be full. Any thread.
+    fn rearm(&self);
+    /// Ends the connection; its owner sees the end as an event. Any thread.
+    fn shutdown(&self);
+}
+
+/// Kind of peer, for `may_forward`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A NATS client.
+    Client,
+    /// Another server of the cluster.
+    Route,
+    /// A subscriber inside this process.
+    Internal,
+}
+
+/// Whether a message that came from a link of kind `from` may go to one of kind `to`. A message crosses one
+/// route only (one-hop rule of the full mesh).
+pub fn may_forward(from: LinkKind, to: LinkKind) -> bool {
+    match (from, to) {
+        (LinkKind::Route, LinkKind::Route) => false,
+        (LinkKind::Client | LinkKind::Internal | LinkKind::Route, _) => true,
+    }
+}
+
+/// Why a connection ended; the names are nats-server's `ClosedState` as /connz shows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs)] // each variant is described by its text
+pub enum CloseReason {
+    ClientClosed = 1,
+    AuthenticationTimeout,
+    AuthenticationViolation,
+    TlsHandshakeError,
+    SlowConsumerPendingBytes,
+    SlowConsumerWriteDeadline,
+    WriteError,
+    ReadError,
+    ParseError,
+    StaleConnection,
+    ProtocolViolation,
+    BadClientProtocolVersion,
+    WrongPort,
+    MaxConnectionsExceeded,
+    MaxPayloadExceeded,
+    MaxControlLineExceeded,
+    MaxSubscriptionsExceeded,
+    DuplicateRoute,
+    RouteRemoved,
+    ServerShutdown,
+    AuthenticationExpired,
+    Revocation,
+    MissingAccount,
+    ClusterNameConflict,
+    DuplicateServerName,
+    Kicked,
+    MinimumVersionRequired,
+}
+
+impl CloseReason {
+    const ALL: [CloseReason; 27] = [
+        CloseReason::ClientClosed,
+        CloseReason::AuthenticationTimeout,
+        CloseReason::AuthenticationViolation,
+        CloseReason::TlsHandshakeError,
+        CloseReason::SlowConsumerPendingBytes,
+        CloseReason::SlowConsumerWriteDeadline,
+        CloseReason::WriteError,
+        CloseReason::ReadError,
+        CloseReason::ParseError,
+        CloseReason::StaleConnection,
+        CloseReason::ProtocolViolation,
+        CloseReason::BadClientProtocolVersion,
+        CloseReason::WrongPort,
+        CloseReason::MaxConnectionsExceeded,
+        CloseReason::MaxPayloadExceeded,
+        CloseReason::MaxControlLineExceeded,
+        CloseReason::MaxSubscriptionsExceeded,
+        CloseReason::DuplicateRoute,
+        CloseReason::RouteRemoved,
+        CloseReason::ServerShutdown,
+        CloseReason::AuthenticationExpired,
+        CloseReason::Revocation,
+        CloseReason::MissingAccount,
+        CloseReason::ClusterNameConflict,
+        CloseReason::DuplicateServerName,
+        CloseReason::Kicked,
+        CloseReason::MinimumVersionRequired,
+    ];
+
+    /// The text of /connz, as nats-server words it.
+    pub fn text(self) -> &'static str {
+        match self {
+            CloseReason::ClientClosed => "Client Closed",
+            CloseReason::AuthenticationTimeout => "Authentication Timeout",
+            CloseReason::AuthenticationViolation => "Authentication Failure",
+            CloseReason::TlsHandshakeError => "TLS Handshake Failure",
+            CloseReason::SlowConsumerPendingBytes => "Slow Consumer (Pending Bytes)",
+            CloseReason::SlowConsumerWriteDeadline => "Slow Consumer (Write Deadline)",
+            CloseReason::WriteError => "Write Error",
+            CloseReason::ReadError => "Read Error",
+            CloseReason::ParseError => "Parse Error",
+            CloseReason::StaleConnection => "Stale Connection",
+            CloseReason::ProtocolViolation => "Protocol Violation",
+            CloseReason::BadClientProtocolVersion => "Bad Client Protocol Version",
+            CloseReason::WrongPort => "Incorrect Port",
+            CloseReason::MaxConnectionsExceeded => "Maximum Connections Exceeded",
+            CloseReason::MaxPayloadExceeded => "Maximum Message Payload Exceeded",
+            CloseReason::MaxControlLineExceeded => "Maximum Control Line Exceeded",
+            CloseReason::MaxSubscriptionsExceeded => "Maximum Subscriptions Exceeded",
+            CloseReason::DuplicateRoute => "Duplicate Route",
+            CloseReason::RouteRemoved => "Route Removed",
+            CloseReason::ServerShutdown => "Server Shutdown",
+            CloseReason::AuthenticationExpired => "Authentication Expired",
+            CloseReason::Revocation => "Credentials Revoked",
+            CloseReason::MissingAccount => "Missing Account",
+            CloseReason::ClusterNameConflict => "Cluster Name Conflict",
+            CloseReason::DuplicateServerName => "Duplicate Server Name",
+            CloseReason::Kicked => "Kicked",
+            CloseReason::MinimumVersionRequired => "Minimum Version Required",
+        }
+    }
+}
+
+/// The client asked not to get its own messages.
+pub const FLAG_NO_ECHO: u8 = 1;
+/// The client understands headers.
+pub const FLAG_HEADERS: u8 = 2;
+/// The client understands asynchronous INFO.
+pub const FLAG_ASYNC_INFO: u8 = 4;
+/// The route carries one account, which its verbs do not name.
+pub const FLAG_ACCOUNT_IMPLIED: u8 = 8;
+
+/// Facts for monitoring; written by the session, read by whoever renders a document.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Address of the peer.
+    pub ip: String,
+    /// Port of the peer.
+    pub port: u16,
+    /// Start in nanoseconds since the Unix epoch.
+    pub start_nanos: u64,
+    /// Name given in CONNECT; on a route the peer's server name.
+    pub name: String,
+    /// Client language.
+    pub lang: String,
+    /// Client version.
+    pub version: String,
+    /// User as /connz?auth=1 shows it.
+    pub user: String,
+    /// Account.
+    pub account: String,
+    /// Id of the server at the other end of a route.
+    pub remote_id: String,
+    /// Transport security as /connz shows it, empty without TLS: version and cipher suite.
+    pub tls: (String, String),
+}
+
+/// Counters of what came in; written by the owner only.
+#[derive(Default)]
+pub struct Received {
+    /// Messages.
+    pub messages: AtomicU64,
+    /// Payload bytes with headers.
+    pub bytes: AtomicU64,
+}
+
+/// What a link is made of.
+pub struct LinkParts {
+    /// Number of the connection on this server, never used again.
+    pub id: u64,
+    /// Place in the broker's registry, used again.
+    pub index: u32,
+    /// Kind of peer.
+    pub kind: LinkKind,
+    /// Its owner's slot for it.
+    pub token: u32,
+    /// Its owner.
+    pub owner: Arc<Mailbox>,
+    /// Where its bytes go.
+    pub transport: Box<dyn Transport>,
+    /// Monitoring facts known at the start.
+    pub about: About,
+}
+
+/// One connection; shared by all workers.
+pub struct Link {
+    /// Number of the connection on this server, never used again.
+    pub id: u64,
+    /// Place in the broker's registry, used again.
+    pub index: u32,
+    /// Kind of peer.
+    pub kind: LinkKind,
+    /// Its owner's slot for it.
+    pub token: u32,
+    /// Its owner.
+    pub owner: Arc<Mailbox>,
+    /// What waits to be written.
+    pub output: Output,
+    /// Where bytes go.
+    pub transport: Box<dyn Transport>,
+    /// What came in.
+    pub received: Received,
+    /// Open subscriptions.
+    pub subscriptions: AtomicU32,
+    /// Round trip of the last PING in nanoseconds.
+    pub rtt_nanos: AtomicU64,
+    /// Last message or subscription, nanoseconds since the Unix epoch.
+    pub active_nanos: AtomicU64,
+    /// Monitoring facts.
+    pub about: Mutex<About>,
+    flags: AtomicU8,
+    reason: AtomicU8,
+    paused: AtomicBool,
+    /// Publishers may wait: checked after each write, so that the lock is taken only then.
+    congested: AtomicBool,
+    congestion: Mutex<Congestion>,
+}
+
+#[derive(Default)]
+struct Congestion {
+    /// When the output passed the high mark, 0 while it has not.
+    since_nanos: u64,
+    waiters: Vec<Arc<Link>>,
+}
+
+impl Link {
+    /// A new open link.
+    pub fn new(parts: LinkParts) -> Link {
+        Link {
+            id: parts.id,
+            index: parts.index,
+            kind: parts.kind,
+            token: parts.token,
+            owner: parts.owner,
+            output: Output::default(),
+            transport: parts.transport,
+            received: Received::default(),
+            subscriptions: AtomicU32::new(0),
+            rtt_nanos: AtomicU64::new(0),
+            active_nanos: AtomicU64::new(parts.about.start_nanos),
+            about: Mutex::new(parts.about),
+            flags: AtomicU8::new(0),
+            reason: AtomicU8::new(0),
+            paused: AtomicBool::new(false),
+            congested: AtomicBool::new(false),
+            congestion: Mutex::new(Congestion::default()),
+        }
+    }
+
+    /// Whether a flag is set.
+    #[inline]
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags.load(Relaxed) & flag != 0
+    }
+
+    /// Sets or clears a flag.
+    pub fn set(&self, flag: u8, on: bool) {
+        if on {
+            self.flags.fetch_or(flag, Relaxed);
+        } else {
+            self.flags.fetch_and(!flag, Relaxed);
+        }
+    }
+
+    /// Ends the link from any thread; the first reason stays. Its owner cleans up when it sees the end.
+    pub fn close(&self, reason: CloseReason) {
+        if self.reason.compare_exchange(0, reason as u8, AcqRel, Acquire).is_ok() {
+            self.output.close();
+            self.release();
+            self.transport.shutdown();
+        }
+    }
+
+    /// Why the link was closed, if it was.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        let reason = self.reason.load(Acquire);
+        CloseReason::ALL.into_iter().find(|r| *r as u8 == reason)
+    }
+
+    /// Whether the link must not be read now.
+    #[inline]
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Acquire)
+    }
+
+    /// Lets a paused link read again; `true` when it was paused.
+    pub fn resume(&self) -> bool {
+        self.paused.swap(false, AcqRel)
+    }
+
+    /// Pauses `publisher` when this link is congested, but not for the sake of a reader that stays congested:
+    /// that one is left to `pending_bytes_max` and the write deadline.
+    #[inline]
+    pub fn pause_if_congested(&self, publisher: &Arc<Link>, now_nanos: u64) {
+        if self.output.pending_bytes() >= HIGH_BYTES {
+            self.pause(publisher, now_nanos);
+        }
+    }
+
+    #[cold]
+    fn pause(&self, publisher: &Arc<Link>, now_nanos: u64) {
+        if std::ptr::eq(self, &**publisher) || publisher.kind == LinkKind::Route {
+            return;
+        }
+        let mut congestion = self.congestion.lock();
+        // the flag first, then the mark again: a writer that drains meanwhile sees one or we see the other
+        self.congested.store(true, SeqCst);
+        if self.output.pending_bytes() < HIGH_BYTES || self.close_reason().is_some() {
+            return;
+        }
+        if congestion.since_nanos == 0 {
+            congestion.since_nanos = now_nanos;
+        } else if now_nanos.saturating_sub(congestion.since_nanos) > STALL_NANOS_MAX {
+            return;
+        }
+        publisher.paused.store(true, Release);
+        congestion.waiters.push(publisher.clone());
+    }
+
+    /// Lets the publishers go on once the output went below the low mark. Called after every write that may
+    /// have drained it.
+    #[inline]
+    pub fn release_if_drained(&self) {
+        if self.congested.load(SeqCst) && self.output.pending_bytes() < LOW_BYTES {
+            self.release();
+        }
+    }
+
+    fn release(&self) {
+        let waiters = {
+            let mut congestion = self.congestion.lock();
+            congestion.since_nanos = 0;
+            self.congested.store(false, SeqCst);
+            std::mem::take(&mut congestion.waiters)
+        };
+        for publisher in waiters {
+            if publisher.resume() {
+                publisher.owner.post(Command::Resume(publisher.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What happens to a message on one subject, worked out once and used until interest changes.
+//!
+//! A plan holds choices, not their outcome: the member of a queue group is drawn per message.
+
+use crate::interest::{Interest, NONE, Progress};
+use crate::link::{Link, LinkKind, may_forward};
+use std::sync::Arc;
+
+const SID_INLINE: usize = 15;
+
+/// A local subscription that gets the message.
+pub(crate) struct Target {
+    pub link: Arc<Link>,
+    /// Number of the subscription in its account's interest.
+    pub subscription: u32,
+    pub progress: Arc<Progress>,
+    sid: [u8; SID_INLINE + 1],
+    sid_len: u8,
+    long_sid: Option<Box<[u8]>>,
+}
+
+impl Target {
+    /// The sid and the space behind it.
+    #[inline]
+    pub fn sid(&self) -> &[u8] {
+        match &self.long_sid {
+            None => &self.sid[..self.sid_len as usize],
+            Some(sid) => sid,
+        }
+    }
+}
+
+/// A server that gets the message over a route.
+pub(crate) struct RouteTarget {
+    pub link: Arc<Link>,
+    /// It has plain subscribers; else it gets only what its queue groups are drawn for.
+    pub plain: bool,
+}
+
+/// A queue group: one member gets each message, a local one if there is any.
+pub(crate) struct Group {
+    pub name: Box<[u8]>,
+    /// Places in `targets`.
+    pub local: Vec<u32>,
+    /// Places in `routes`, and the members behind each.
+    pub remote: Vec<(u32, u32)>,
+    pub remote_weight: u32,
+}
+
+/// The compiled outcome for one subject, from one kind of origin.
+#[derive(Default)]
+pub(crate) struct Plan {
+    /// First the plain ones, then the members of groups.
+    pub targets: Vec<Target>,
+    pub plain: usize,
+    pub routes: Vec<RouteTarget>,
+    pub groups: Vec<Group>,
+    /// The publisher may not publish here.
+    pub denied: bool,
+    /// Name of the account, for routes.
+    pub account: Box<[u8]>,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.plain == 0 && self.groups.is_empty() && self.routes.is_empty()
+    }
+
+    /// Only plain local targets: a whole batch can be rendered per target in one go.
+    pub fn is_plain(&self) -> bool {
+        self.groups.is_empty() && self.routes.is_empty()
+    }
+
+    /// Builds the plan from the subscriptions that matched.
+    pub fn build(
+        account: &str,
+        interest: &Interest,
+        numbers: &[u32],
+        from: LinkKind,
+        link_of: &dyn Fn(u32) -> Option<Arc<Link>>,
+    ) -> Plan {
+        let mut plan = Plan { account: account.as_bytes().into(), ..Plan::default() };
+        let mut members = Vec::new();
+        for number in numbers {
+            let record = interest.get(*number);
+            let Some(link) = link_of(record.link).filter(|link| may_forward(from, link.kind)) else { continue };
+            match (link.kind, record.queue) {
+                (LinkKind::Route, NONE) => {
+                    let place = plan.route_place(&link);
+                    plan.routes[place as usize].plain = true;
+                }
+                (LinkKind::Route, queue) => {
+                    let place = plan.route_place(&link);
+                    let group = plan.group(interest.queue_name(queue));
+                    group.remote.push((place, record.weight));
+                    group.remote_weight += record.weight;
+                }
+                (_, NONE) => plan.targets.push(target(interest, *number, link)),
+                (_, queue) => members.push((queue, target(interest, *number, link))),
+            }
+        }
+        plan.plain = plan.targets.len();
+        for (queue, member) in members {
+            let place = plan.targets.len() as u32;
+            plan.targets.push(member);
+            plan.group(interest.queue_name(queue)).local.push(place);
+        }
+        // targets of one link side by side, so that its output is rendered and locked once
+        plan.targets[..plan.plain].sort_by_key(|t| t.link.index);
+        plan
+    }
+
+    fn route_place(&mut self, link: &Arc<Link>) -> u32 {
+        if let Some(place) = self.routes.iter().position(|r| r.link.index == link.index) {
+            return place as u32;
+        }
+        self.routes.push(RouteTarget { link: link.clone(), plain: false });
+        self.routes.len() as u32 - 1
+    }
+
+    fn group(&mut self, name: &[u8]) -> &mut Group {
+        let place = match self.groups.iter().position(|g| *g.name == *name) {
+            Some(place) => place,
+            None => {
+                self.groups.push(Group { name: name.into(), local: vec![], remote: vec![], remote_weight: 0 });
+                self.groups.len() - 1
+            }
+        };
+        &mut self.groups[place]
+    }
+}
+
+fn target(interest: &Interest, number: u32, link: Arc<Link>) -> Target {
+    let name = interest.sid(number);
+    let mut sid = [b' '; SID_INLINE + 1];
+    let mut long_sid = None;
+    if name.len() <= SID_INLINE {
+        sid[..name.len()].copy_from_slice(name);
+    } else {
+        long_sid = Some([name, b" "].concat().into_boxed_slice());
+    }
+    Target {
+        link,
+        subscription: number,
+        progress: interest.progress(number),
+        sid,
+        sid_len: (name.len().min(SID_INLINE) + 1) as u8,
+        long_sid,
+    }
+}

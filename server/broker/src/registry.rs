@@ -1,0 +1,218 @@
+//! The broker as a whole: its accounts, its links and its workers' mailboxes.
+//!
+//! Owns the lists; never the things in them.
+
+use crate::account::{Account, Dirty};
+use crate::link::{About, Link, LinkKind, LinkParts, Transport};
+use crate::mailbox::{Command, Mailbox};
+use parking_lot::RwLock;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
+
+/// Name of the account of everybody who was given no other.
+pub const GLOBAL_ACCOUNT: &str = "$G";
+/// Name of the system account unless the configuration names another.
+pub const SYSTEM_ACCOUNT: &str = "$SYS";
+
+/// Everything that workers share.
+pub struct Broker {
+    mailboxes: Vec<Arc<Mailbox>>,
+    links: RwLock<Links>,
+    accounts: RwLock<Accounts>,
+    routes: RwLock<Vec<(Arc<Link>, RouteScope)>>,
+    next_id: AtomicU64,
+    seed: u64,
+    /// Bytes that may wait on one link before it is cut off as a slow consumer.
+    pub pending_bytes_max: AtomicUsize,
+    /// Links cut off as slow consumers: over pending bytes, over the write deadline.
+    pub slow_consumers: [AtomicU64; 2],
+}
+
+/// Which accounts a route connection carries (nats-server's route pooling, v2 routes).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteScope {
+    /// All accounts that hash to this place of a pool of that size.
+    Pool {
+        /// This connection's place.
+        index: usize,
+        /// Connections in the pool; 1 or less carries all.
+        size: usize,
+        /// Accounts that have a connection of their own.
+        pinned: Vec<String>,
+    },
+    /// One account only.
+    Pinned(String),
+}
+
+impl RouteScope {
+    /// Whether the connection carries `account`.
+    pub fn carries(&self, account: &str) -> bool {
+        match self {
+            RouteScope::Pinned(name) => name == account,
+            RouteScope::Pool { pinned, .. } if pinned.iter().any(|p| p == account) => false,
+            RouteScope::Pool { index, size, .. } => *size <= 1 || pool_index(account, *size) == *index,
+        }
+    }
+}
+
+/// Place in the pool of the connection that carries an account (nats-server `computeRoutePoolIdx`: FNV-1a).
+pub fn pool_index(account: &str, pool_size: usize) -> usize {
+    let hash = account.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash as usize % pool_size.max(1)
+}
+
+#[derive(Default)]
+struct Links {
+    slots: Vec<Option<Arc<Link>>>,
+    free: Vec<u32>,
+    live: usize,
+}
+
+#[derive(Default)]
+struct Accounts {
+    list: Vec<Arc<Account>>,
+    by_name: HashMap<Box<str>, u32>,
+}
+
+impl Broker {
+    /// A broker whose workers are reached through `mailboxes`. `seed` makes hashes unpredictable to clients.
+    pub fn new(mailboxes: Vec<Arc<Mailbox>>, seed: u64) -> Arc<Broker> {
+        Arc::new(Broker {
+            mailboxes,
+            seed,
+            links: RwLock::default(),
+            accounts: RwLock::default(),
+            routes: RwLock::default(),
+            next_id: AtomicU64::new(1),
+            pending_bytes_max: AtomicUsize::new(64 << 20),
+            slow_consumers: Default::default(),
+        })
+    }
+
+    /// The workers' mailboxes.
+    pub fn mailboxes(&self) -> &[Arc<Mailbox>] {
+        &self.mailboxes
+    }
+
+    /// The next connection number.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Relaxed)
+    }
+
+    /// Registers a connection owned by worker `worker` under its slot `token`.
+    pub fn open(
+        &self,
+        kind: LinkKind,
+        worker: usize,
+        token: u32,
+        id: u64,
+        transport: Box<dyn Transport>,
+        about: About,
+    ) -> Arc<Link> {
+        let mut links = self.links.write();
+        let index = links.free.pop().unwrap_or_else(|| {
+            links.slots.push(None);
+            links.slots.len() as u32 - 1
+        });
+        let owner = self.mailboxes[worker].clone();
+        let link = Arc::new(Link::new(LinkParts { id, index, kind, token, owner, transport, about }));
+        links.slots[index as usize] = Some(link.clone());
+        links.live += 1;
+        link
+    }
+
+    /// Forgets a connection. Its subscriptions are gone before.
+    pub fn forget(&self, link: &Link) {
+        let mut links = self.links.write();
+        if let Some(slot) = links.slots.get_mut(link.index as usize)
+            && slot.as_ref().is_some_and(|l| l.id == link.id)
+        {
+            *slot = None;
+            links.free.push(link.index);
+            links.live -= 1;
+        }
+    }
+
+    /// The connection at a place of the registry.
+    pub fn link(&self, index: u32) -> Option<Arc<Link>> {
+        self.links.read().slots.get(index as usize).cloned().flatten()
+    }
+
+    /// All open connections.
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        self.links.read().slots.iter().flatten().cloned().collect()
+    }
+
+    /// Runs `read` with a look-up of links, under one lock.
+    pub(crate) fn with_links<R>(&self, read: impl FnOnce(&dyn Fn(u32) -> Option<Arc<Link>>) -> R) -> R {
+        let links = self.links.read();
+        read(&|index| links.slots.get(index as usize).cloned().flatten())
+    }
+
+    /// The account of that name, made when it is not there yet.
+    pub fn account(&self, name: &str) -> Arc<Account> {
+        if let Some(account) = self.find_account(name) {
+            return account;
+        }
+        let mut dirty = Vec::new();
+        let account = {
+            let mut accounts = self.accounts.write();
+            if let Some(index) = accounts.by_name.get(name) {
+                return accounts.list[*index as usize].clone();
+            }
+            let index = accounts.list.len() as u32;
+            let account = Arc::new(Account::new(index, name, self.seed));
+            accounts.list.push(account.clone());
+            accounts.by_name.insert(name.into(), index);
+            account
+        };
+        for (route, scope) in self.routes.read().iter() {
+            if scope.carries(name) {
+                account.add_route(route, &mut dirty);
+            }
+        }
+        account
+    }
+
+    /// The account of that name, if it is known.
+    pub fn find_account(&self, name: &str) -> Option<Arc<Account>> {
+        let accounts = self.accounts.read();
+        accounts.by_name.get(name).map(|index| accounts.list[*index as usize].clone())
+    }
+
+    /// All accounts.
+    pub fn accounts(&self) -> Vec<Arc<Account>> {
+        self.accounts.read().list.clone()
+    }
+
+    /// A route finished its handshake: it hears of the interest of the accounts that it carries.
+    pub fn add_route(&self, link: &Arc<Link>, scope: RouteScope, dirty: &mut Dirty) {
+        self.routes.write().push((link.clone(), scope.clone()));
+        for account in self.accounts() {
+            if scope.carries(&account.name) {
+                account.add_route(link, dirty);
+            }
+        }
+    }
+
+    /// A route is gone.
+    pub fn remove_route(&self, link: &Link, dirty: &mut Dirty) {
+        self.routes.write().retain(|(route, _)| route.id != link.id);
+        for account in self.accounts() {
+            account.remove_route(link, dirty);
+        }
+    }
+
+    /// Open routes that finished their handshake.
+    pub fn routes(&self) -> Vec<Arc<Link>> {
+        self.routes.read().iter().map(|(link, _)| link.clone()).collect()
+    }
+
+    /// Leaves a command with every worker.
+    pub fn broadcast(&self, mut command: impl FnMut() -> Command) {
+        for mailbox in &self.mailboxes {
+            mailbox.post(command());
+        }
+    }
+}

@@ -1,0 +1,561 @@
+//! One worker's way of delivering: look up the plan, stage what each receiver gets, and hand each receiver its
+//! part of the batch once.
+//!
+//! Owns the plan cache, the scratch buffer and the list of links to be flushed. Not shared; the worker calls
+//! [`publish`](Router::publish) for each message of a read, [`finish`](Router::finish) at the read's end and
+//! [`flush`](Router::flush) before it sleeps.
+
+use crate::account::{Account, Dirty};
+use crate::cache::PlanCache;
+use crate::link::{CloseReason, FLAG_ACCOUNT_IMPLIED, FLAG_HEADERS, FLAG_NO_ECHO, Link, LinkKind};
+use crate::mailbox::Command;
+use crate::output::{Delivered, Rendering, Segment};
+use crate::plan::Plan;
+use crate::registry::Broker;
+use crate::render::Scratch;
+use bytes::Bytes;
+use hashbrown::HashMap;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::*;
+use subject::FilterId;
+use wire::client::Publish;
+
+pub use crate::render::READ_PADDING;
+
+/// Output up to this size may wait for the other links of the round; more is written at once.
+const DEFER_BYTES_MAX: usize = 16 << 10;
+/// Plans shared by subjects with the same receivers that are remembered per scope.
+const INTERNED_MAX: usize = 1 << 16;
+
+/// Number of a combination of account and origin, whose links share plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScopeId(u32);
+
+/// What a publish met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Somebody gets it.
+    Delivered,
+    /// Nobody wants it.
+    NoInterest,
+    /// The publisher may not.
+    Denied,
+}
+
+struct Scope {
+    account: Arc<Account>,
+    from: LinkKind,
+    /// Plans by the subscriptions that matched, valid for one epoch of the account.
+    interned: HashMap<Box<[u32]>, Rc<Plan>>,
+    epoch: u64,
+}
+
+/// A message of the batch.
+#[derive(Clone, Copy)]
+struct Message {
+    publish: Publish,
+    /// Place in `plans`.
+    plan: u32,
+    /// Groups that the sender of a routed message chose, places in `named`; `None` draws from every group.
+    queues: Option<(u32, u32)>,
+}
+
+/// One message for one link.
+#[derive(Clone, Copy)]
+struct Op {
+    message: u32,
+    /// Place in the plan's `targets`, or in its `routes`.
+    target: u32,
+    /// For a route: the names of the groups it is to serve, in `names`.
+    names: (u32, u32),
+}
+
+/// A worker's delivery state.
+pub struct Router {
+    broker: Arc<Broker>,
+    scopes: Vec<Scope>,
+    cache: PlanCache,
+    messages: Vec<Message>,
+    plans: Vec<Rc<Plan>>,
+    bodies: Vec<Option<Bytes>>,
+    named: Vec<(u32, u32)>,
+    names: Vec<u8>,
+    stage: Vec<Vec<Op>>,
+    touched: Vec<Touched>,
+    scratch: Scratch,
+    filters: Vec<FilterId>,
+    numbers: Vec<u32>,
+    random: u64,
+    now_nanos: u64,
+    pending_bytes_max: usize,
+    busy: bool,
+    filled: bool,
+    dirty: Dirty,
+    lazy: Dirty,
+}
+
+/// A link that gets something of the batch, and how to find it: through the plan of its first op.
+#[derive(Clone, Copy)]
+struct Touched {
+    index: u32,
+    plan: u32,
+    target: u32,
+    route: bool,
+}
+
+impl Router {
+    /// A router that draws queue members from `seed`.
+    pub fn new(broker: Arc<Broker>, seed: u64) -> Router {
+        Router {
+            pending_bytes_max: broker.pending_bytes_max.load(Relaxed),
+            broker,
+            scopes: Vec::new(),
+            cache: PlanCache::new(),
+            messages: Vec::new(),
+            plans: Vec::new(),
+            bodies: Vec::new(),
+            named: Vec::new(),
+            names: Vec::new(),
+            stage: Vec::new(),
+            touched: Vec::new(),
+            scratch: Scratch::new(),
+            filters: Vec::new(),
+            numbers: Vec::new(),
+            random: seed | 1,
+            now_nanos: 0,
+            busy: false,
+            filled: false,
+            dirty: Vec::new(),
+            lazy: Vec::new(),
+        }
+    }
+
+    /// What all workers share.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// The scope of links of kind `from` in `account`.
+    pub fn scope(&mut self, account: &Arc<Account>, from: LinkKind) -> ScopeId {
+        let from = if from == LinkKind::Internal { LinkKind::Client } else { from };
+        let found = self.scopes.iter().position(|s| s.from == from && Arc::ptr_eq(&s.account, account));
+        let place = found.unwrap_or_else(|| {
+            let scope = Scope { account: account.clone(), from, interned: HashMap::new(), epoch: 0 };
+            self.scopes.push(scope);
+            self.scopes.len() - 1
+        });
+        ScopeId(place as u32)
+    }
+
+    /// Begins a read. `filled`: it took all the room there was, so more will follow at once. `busy`: other links
+    /// wait to be served in this round. Both let small output wait for company.
+    pub fn begin(&mut self, now_nanos: u64, filled: bool, busy: bool) {
+        (self.now_nanos, self.filled, self.busy) = (now_nanos, filled, busy);
+        self.pending_bytes_max = self.broker.pending_bytes_max.load(Relaxed);
+    }
+
+    /// Stages a client's message.
+    #[inline]
+    pub fn publish(&mut self, scope: ScopeId, read: &[u8], publish: &Publish) -> Verdict {
+        let plan = self.plan(scope, &read[publish.subject_range()]);
+        if plan.denied {
+            return Verdict::Denied;
+        }
+        if plan.is_empty() {
+            return Verdict::NoInterest;
+        }
+        self.push(publish, plan, None);
+        Verdict::Delivered
+    }
+
+    /// Stages a message that came over a route. `queues` are the places in `read` of the groups to serve.
+    pub fn publish_routed(
+        &mut self,
+        scope: ScopeId,
+        read: &[u8],
+        publish: &Publish,
+        queues: impl Iterator<Item = Range<usize>>,
+    ) {
+        let plan = self.plan(scope, &read[publish.subject_range()]);
+        if plan.is_empty() {
+            return;
+        }
+        let start = self.named.len() as u32;
+        self.named.extend(queues.map(|q| (q.start as u32, q.end as u32)));
+        let end = self.named.len() as u32;
+        self.push(publish, plan, Some((start, end)));
+    }
+
+    #[inline]
+    fn push(&mut self, publish: &Publish, plan: Rc<Plan>, queues: Option<(u32, u32)>) {
+        let same = self.plans.last().is_some_and(|last| Rc::ptr_eq(last, &plan));
+        if !same {
+            self.plans.push(plan);
+        }
+        self.messages.push(Message { publish: *publish, plan: self.plans.len() as u32 - 1, queues });
+    }
+
+    #[inline]
+    fn plan(&mut self, scope: ScopeId, subject: &[u8]) -> Rc<Plan> {
+        let account = &self.scopes[scope.0 as usize].account;
+        let hash = account.hash(subject);
+        match self.cache.find(scope.0, subject, hash, |stamp| account.generation(stamp)) {
+            Some(plan) => plan.clone(),
+            None => self.plan_anew(scope, subject, hash),
+        }
+    }
+
+    #[inline(never)]
+    fn plan_anew(&mut self, scope_id: ScopeId, subject: &[u8], hash: u64) -> Rc<Plan> {
+        let scope = &mut self.scopes[scope_id.0 as usize];
+        let account = scope.account.clone();
+        let stamp = account.stamp_of(subject);
+        // both before matching: a change meanwhile makes the plan stale, never wrong for good
+        let (generation, epoch) = (account.generation(stamp), account.epoch());
+        if scope.epoch != epoch || scope.interned.len() > INTERNED_MAX {
+            scope.interned.clear();
+            scope.epoch = epoch;
+        }
+        let (filters, numbers) = (&mut self.filters, &mut self.numbers);
+        numbers.clear();
+        let broker = &self.broker;
+        if scope.from == LinkKind::Client && is_reserved(subject) {
+            return Rc::new(Plan { denied: true, ..Plan::default() });
+        }
+        let plan = account.read(|interest| {
+            interest.matches(subject, hash, filters, numbers);
+            match scope.interned.get(&numbers[..]) {
+                Some(plan) => plan.clone(),
+                None => {
+                    let build = |link_of: &dyn Fn(u32) -> Option<Arc<Link>>| {
+                        Plan::build(&account.name, interest, numbers, scope.from, link_of)
+                    };
+                    let plan = Rc::new(broker.with_links(build));
+                    scope.interned.insert(numbers[..].into(), plan.clone());
+                    plan
+                }
+            }
+        });
+        let scopes = &self.scopes;
+        let live = |scope: u32, stamp: u16| scopes[scope as usize].account.generation(stamp);
+        self.cache.insert(scope_id.0, subject, hash, stamp, generation, &plan, live);
+        plan
+    }
+
+    /// Hands every receiver its part of the batch. `read` must be the buffer that the messages were parsed
+    /// from, with [`READ_PADDING`] bytes behind the last one.
+    #[inline]
+    pub fn finish(&mut self, from: &Arc<Link>, read: &[u8]) {
+        if self.messages.is_empty() {
+            return;
+        }
+        self.bodies.clear();
+        self.bodies.resize(self.messages.len(), None);
+        let plain = self.plans.len() == 1
+            && (self.plans[0].is_plain()
+                || (self.plans[0].routes.is_empty() && self.messages.iter().all(|m| m.queues == Some((0, 0)))));
+        if plain {
+            self.finish_plain(from, read);
+        } else {
+            self.stage_all(from, read);
+            self.finish_staged(from, read);
+        }
+        self.messages.clear();
+        self.plans.clear();
+        self.named.clear();
+        self.names.clear();
+        self.bodies.clear();
+        self.scratch.trim();
+    }
+
+    /// All messages go to the same plain subscribers: rendered once for all targets that share a sid.
+    fn finish_plain(&mut self, from: &Arc<Link>, read: &[u8]) {
+        let plan = self.plans[0].clone();
+        let wanted = self.messages.len() as u64;
+        let mut rendered: Option<(&[u8], bool, u64)> = None;
+        for target in &plan.targets[..plan.plain] {
+            if Arc::ptr_eq(&target.link, from) && from.has(FLAG_NO_ECHO) {
+                continue;
+            }
+            let (granted, last) = target.progress.take(wanted);
+            if last {
+                target.link.owner.post(ended(&target.link, target.subscription));
+            }
+            if granted == 0 {
+                continue;
+            }
+            let key = (target.sid(), target.link.has(FLAG_HEADERS), granted);
+            if rendered != Some(key) {
+                self.scratch.begin();
+                for (number, message) in self.messages.iter().take(granted as usize).enumerate() {
+                    self.scratch.message(read, number as u32, &message.publish, key.0, key.1);
+                }
+                self.scratch.end();
+                rendered = Some(key);
+            }
+            self.send(&target.link, read, granted, from);
+        }
+    }
+
+    /// Sorts the batch by receiver, drawing the members of queue groups.
+    fn stage_all(&mut self, from: &Arc<Link>, read: &[u8]) {
+        for number in 0..self.messages.len() {
+            let message = self.messages[number];
+            let plan = self.plans[message.plan as usize].clone();
+            for target in 0..plan.plain {
+                self.stage_target(&plan, number as u32, message.plan, target as u32, from);
+            }
+            let routes_names = self.names.len();
+            let mut drawn: Vec<(u32, usize)> = Vec::new();
+            match message.queues {
+                None => {
+                    for place in 0..plan.groups.len() {
+                        match self.draw(&plan, place, from) {
+                            Some(Draw::Local(target)) => {
+                                self.stage_target(&plan, number as u32, message.plan, target, from);
+                            }
+                            Some(Draw::Route(route)) => drawn.push((route, place)),
+                            None => {}
+                        }
+                    }
+                }
+                Some((start, end)) => {
+                    for named in start..end {
+                        let (from_byte, to_byte) = self.named[named as usize];
+                        let name = &read[from_byte as usize..to_byte as usize];
+                        let Some(place) = plan.groups.iter().position(|g| *g.name == *name) else { continue };
+                        if let Some(Draw::Local(target)) = self.draw(&plan, place, from) {
+                            self.stage_target(&plan, number as u32, message.plan, target, from);
+                        }
+                    }
+                }
+            }
+            self.names.truncate(routes_names);
+            self.stage_routes(&plan, number as u32, message.plan, &drawn);
+        }
+    }
+
+    fn stage_routes(&mut self, plan: &Plan, message: u32, plan_place: u32, drawn: &[(u32, usize)]) {
+        for (place, route) in plan.routes.iter().enumerate() {
+            let start = self.names.len() as u32;
+            for (_, group) in drawn.iter().filter(|(r, _)| *r == place as u32) {
+                self.names.extend_from_slice(&plan.groups[*group].name);
+                self.names.push(b' ');
+            }
+            let end = self.names.len() as u32;
+            if route.plain || end > start {
+                let op = Op { message, target: place as u32, names: (start, end) };
+                self.stage(route.link.index, op, plan_place, true);
+            }
+        }
+    }
+
+    fn stage_target(&mut self, plan: &Plan, message: u32, plan_place: u32, target: u32, from: &Arc<Link>) {
+        let to = &plan.targets[target as usize];
+        if Arc::ptr_eq(&to.link, from) && from.has(FLAG_NO_ECHO) {
+            return;
+        }
+        let (granted, last) = to.progress.take(1);
+        if last {
+            to.link.owner.post(ended(&to.link, to.subscription));
+        }
+        if granted > 0 {
+            self.stage(to.link.index, Op { message, target, names: (0, 0) }, plan_place, false);
+        }
+    }
+
+    #[inline]
+    fn stage(&mut self, index: u32, op: Op, plan: u32, route: bool) {
+        if self.stage.len() <= index as usize {
+            self.stage.resize_with(index as usize + 1, Vec::new);
+        }
+        let ops = &mut self.stage[index as usize];
+        if ops.is_empty() {
+            self.touched.push(Touched { index, plan, target: op.target, route });
+        }
+        ops.push(op);
+    }
+
+    /// A member of a queue group: a local one if there is any that may have it, else a server by weight.
+    fn draw(&mut self, plan: &Plan, group: usize, from: &Arc<Link>) -> Option<Draw> {
+        let group = &plan.groups[group];
+        if !group.local.is_empty() {
+            let first = self.below(group.local.len() as u64) as usize;
+            for step in 0..group.local.len() {
+                let target = group.local[(first + step) % group.local.len()];
+                let to = &plan.targets[target as usize];
+                if to.link.close_reason().is_none() && !(Arc::ptr_eq(&to.link, from) && from.has(FLAG_NO_ECHO)) {
+                    return Some(Draw::Local(target));
+                }
+            }
+        }
+        if group.remote_weight == 0 {
+            return None;
+        }
+        let mut ticket = self.below(u64::from(group.remote_weight)) as u32;
+        for (route, weight) in &group.remote {
+            if ticket < *weight {
+                return Some(Draw::Route(*route));
+            }
+            ticket -= weight;
+        }
+        None
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        ((self.random >> 32) * bound) >> 32
+    }
+
+    fn finish_staged(&mut self, from: &Arc<Link>, read: &[u8]) {
+        for i in 0..self.touched.len() {
+            let touched = self.touched[i];
+            let mut ops = std::mem::take(&mut self.stage[touched.index as usize]);
+            let plan = self.plans[touched.plan as usize].clone();
+            self.scratch.begin();
+            let link = if touched.route {
+                let link = &plan.routes[touched.target as usize].link;
+                self.render_routed(link, read, &ops);
+                link
+            } else {
+                let link = &plan.targets[touched.target as usize].link;
+                self.render_messages(link, read, &ops);
+                link
+            };
+            self.scratch.end();
+            self.send(link, read, ops.len() as u64, from);
+            ops.clear();
+            self.stage[touched.index as usize] = ops;
+        }
+        self.touched.clear();
+    }
+
+    fn render_messages(&mut self, link: &Link, read: &[u8], ops: &[Op]) {
+        let headers = link.has(FLAG_HEADERS);
+        for op in ops {
+            let message = &self.messages[op.message as usize];
+            let target = &self.plans[message.plan as usize].targets[op.target as usize];
+            self.scratch.message(read, op.message, &message.publish, target.sid(), headers);
+        }
+    }
+
+    fn render_routed(&mut self, link: &Link, read: &[u8], ops: &[Op]) {
+        let implied = link.has(FLAG_ACCOUNT_IMPLIED);
+        for op in ops {
+            let message = &self.messages[op.message as usize];
+            let names = &self.names[op.names.0 as usize..op.names.1 as usize];
+            let account: &[u8] = if implied { &[] } else { &self.plans[message.plan as usize].account };
+            self.scratch.routed(read, op.message, &message.publish, account, names);
+        }
+    }
+
+    fn send(&mut self, link: &Arc<Link>, read: &[u8], messages: u64, from: &Arc<Link>) {
+        let mut rendering = Rendering {
+            scratch: self.scratch.bytes(),
+            read,
+            segments: &self.scratch.segments,
+            total: self.scratch.total,
+            messages,
+            bodies: &mut self.bodies,
+        };
+        let max = self.pending_bytes_max;
+        let delivered = if (self.busy || self.filled) && rendering.total < DEFER_BYTES_MAX {
+            let (delivered, flush) = link.output.defer(&mut rendering, max);
+            if flush {
+                if self.filled { &mut self.lazy } else { &mut self.dirty }.push(link.clone());
+            }
+            delivered
+        } else {
+            link.output.deliver(&*link.transport, &mut rendering, max)
+        };
+        self.settle(link, delivered);
+        link.pause_if_congested(from, self.now_nanos);
+    }
+
+    fn settle(&self, link: &Arc<Link>, delivered: Delivered) {
+        match delivered {
+            Delivered::Yes => link.release_if_drained(),
+            Delivered::Closed => {}
+            Delivered::Broken => link.close(CloseReason::WriteError),
+            Delivered::Overflow => {
+                self.broker.slow_consumers[0].fetch_add(1, Relaxed);
+                link.close(CloseReason::SlowConsumerPendingBytes);
+            }
+        }
+    }
+
+    /// Queues protocol bytes (not messages) for a link, behind everything staged for it so far.
+    pub fn push_protocol(&mut self, link: &Arc<Link>, bytes: &[u8]) {
+        if link.output.push(bytes) {
+            self.dirty.push(link.clone());
+        }
+    }
+
+    /// Writes protocol bytes (not messages) to a link now, behind what waits for it.
+    pub fn deliver_protocol(&mut self, link: &Arc<Link>, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let segments = [Segment::Scratch(0, bytes.len() as u32)];
+        let mut rendering =
+            Rendering { scratch: bytes, read: &[], segments: &segments, total: bytes.len(), messages: 0, bodies: &mut [] };
+        let delivered = link.output.deliver(&*link.transport, &mut rendering, self.pending_bytes_max);
+        self.settle(link, delivered);
+    }
+
+    /// Links that somebody else's change left with something to write.
+    pub fn dirty(&mut self) -> &mut Dirty {
+        &mut self.dirty
+    }
+
+    /// Writes what was put off in this round; `all`: also what waits for a publisher that is still sending.
+    pub fn flush(&mut self, all: bool) {
+        let mut links = std::mem::take(&mut self.dirty);
+        for link in links.drain(..) {
+            let delivered = link.output.flush(&*link.transport);
+            self.settle(&link, delivered);
+        }
+        self.dirty = links;
+        if all {
+            let mut links = std::mem::take(&mut self.lazy);
+            for link in links.drain(..) {
+                let delivered = link.output.flush(&*link.transport);
+                self.settle(&link, delivered);
+            }
+            self.lazy = links;
+        }
+    }
+
+    /// The owner of `link` saw a writable edge.
+    pub fn writable(&mut self, link: &Arc<Link>) {
+        let delivered = link.output.writable(&*link.transport);
+        self.settle(link, delivered);
+    }
+
+    /// Gives up what belongs to interest that is gone: called when the worker has been idle.
+    pub fn trim(&mut self) {
+        self.cache.clear();
+        for scope in &mut self.scopes {
+            scope.interned = HashMap::new();
+        }
+        self.stage = Vec::new();
+    }
+}
+
+/// Gateway replies: no client may publish there (nats-server refuses both prefixes).
+fn is_reserved(subject: &[u8]) -> bool {
+    subject.starts_with(b"_GR_.") || subject.starts_with(b"$GR.")
+}
+
+enum Draw {
+    Local(u32),
+    Route(u32),
+}
+
+fn ended(link: &Arc<Link>, subscription: u32) -> Command {
+    Command::Ended { link: link.clone(), subscription }
+}

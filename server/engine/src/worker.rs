@@ -1,0 +1,338 @@
+//! One thread's share of the broker.
+
+use crate::input::{Input, Unfinished};
+use broker::link::{About, FLAG_ASYNC_INFO};
+use broker::mailbox::Command;
+use broker::{Account, Broker, CloseReason, Link, LinkKind, Router, Transport};
+use client::{Client, Context, Failure, Policy};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use wire::client::Step;
+
+/// What the configuration says to a worker; replaced as a whole on reload.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// For client connections.
+    pub client: Policy,
+}
+
+/// A connection that the driver accepted or opened.
+pub struct Accepted {
+    /// Kind of peer.
+    pub kind: LinkKind,
+    /// Its number on this server.
+    pub id: u64,
+    /// Where its bytes go.
+    pub transport: Box<dyn Transport>,
+    /// What is known of it.
+    pub about: About,
+    /// The server's first bytes, `INFO …`.
+    pub greeting: Vec<u8>,
+    /// The account of those who do not authenticate.
+    pub account: Arc<Account>,
+}
+
+/// What a link is to the worker after bytes were handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Go on reading.
+    Open,
+    /// A receiver is congested: do not read until a `Resume` comes or time ran out.
+    Paused,
+    /// It is over: take it out of the event loop and drop it.
+    Closed(CloseReason),
+}
+
+struct Entry {
+    link: Arc<Link>,
+    session: Client,
+    unfinished: Unfinished,
+    /// When it was paused; 0 while it is not.
+    paused_nanos: u64,
+    /// When its output was first seen stuck; 0 while it is not.
+    stuck_nanos: u64,
+}
+
+/// The connections of one thread.
+pub struct Worker {
+    number: usize,
+    router: Router,
+    input: Input,
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    live: usize,
+    paused: Vec<u32>,
+    settings: Arc<Settings>,
+    reply: Vec<u8>,
+    /// Where the slow walk over all links stands.
+    cursor: usize,
+}
+
+impl Worker {
+    /// Worker number `number` of `broker`.
+    pub fn new(number: usize, broker: Arc<Broker>, settings: Arc<Settings>, seed: u64) -> Worker {
+        Worker {
+            number,
+            router: Router::new(broker, seed),
+            input: Input::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            live: 0,
+            paused: Vec::new(),
+            settings,
+            reply: Vec::new(),
+            cursor: 0,
+        }
+    }
+
+    /// Open connections.
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether there is no connection.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// The slot that the next connection will get: the driver registers its socket under it.
+    pub fn next_token(&self) -> u32 {
+        self.free.last().copied().unwrap_or(self.entries.len() as u32)
+    }
+
+    /// Takes a connection in under [`next_token`](Self::next_token) and greets it.
+    pub fn accept(&mut self, accepted: Accepted, now_nanos: u64) -> u32 {
+        let token = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() as u32 - 1
+        });
+        let broker = self.router.broker().clone();
+        let link =
+            broker.open(accepted.kind, self.number, token, accepted.id, accepted.transport, accepted.about);
+        let session =
+            Client::new(link.clone(), accepted.account, &mut self.router, &self.settings.client, now_nanos);
+        self.router.deliver_protocol(&link, &accepted.greeting);
+        self.entries[token as usize] =
+            Some(Entry { link, session, unfinished: Unfinished::default(), paused_nanos: 0, stuck_nanos: 0 });
+        self.live += 1;
+        token
+    }
+
+    fn entry(&mut self, token: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(token as usize).and_then(Option::as_mut)
+    }
+
+    /// The connection in a slot.
+    pub fn link(&self, token: u32) -> Option<&Arc<Link>> {
+        self.entries.get(token as usize).and_then(Option::as_ref).map(|entry| &entry.link)
+    }
+
+    /// Room for the next read of a connection; `None` when the slot is empty.
+    pub fn room(&mut self, token: u32) -> Option<&mut [u8]> {
+        let entry = self.entries.get_mut(token as usize)?.as_mut()?;
+        Some(self.input.room(&mut entry.unfinished))
+    }
+
+    /// Handles `read` new bytes in the [`room`](Self::room). `filled`: they took all of it. `busy`: other
+    /// connections wait in this round.
+    pub fn received(&mut self, token: u32, read: usize, filled: bool, busy: bool, now_nanos: u64) -> Progress {
+        let Some(entry) = self.entries.get_mut(token as usize).and_then(Option::as_mut) else {
+            return Progress::Closed(CloseReason::ClientClosed);
+        };
+        let (buffer, end) = self.input.take(&mut entry.unfinished, read);
+        self.router.begin(now_nanos, filled, busy);
+        let mut context = Context {
+            router: &mut self.router,
+            policy: &self.settings.client,
+            now_nanos,
+            reply: &mut self.reply,
+        };
+        let (used, need, result) = run(&mut entry.session, &buffer, end, &mut context);
+        entry.session.settle(&buffer, &mut context);
+        entry.session.publish_counters(now_nanos);
+        self.input.keep(&mut entry.unfinished, buffer, used, end, need);
+        let link = entry.link.clone();
+        self.router.deliver_protocol(&link, &self.reply);
+        self.reply.clear();
+        if let Err(Failure(reason)) = result {
+            return self.close(token, reason);
+        }
+        if let Some(reason) = link.close_reason() {
+            return self.close(token, reason);
+        }
+        if link.is_paused() {
+            entry_of(&mut self.entries, token).paused_nanos = now_nanos;
+            self.paused.push(token);
+            return Progress::Paused;
+        }
+        Progress::Open
+    }
+
+    /// The transport of a connection can take bytes again.
+    pub fn writable(&mut self, token: u32) {
+        if let Some(link) = self.link(token).cloned() {
+            self.router.writable(&link);
+        }
+    }
+
+    /// Writes what was put off. `all` also what waits for publishers that are still sending: always before the
+    /// driver sleeps.
+    pub fn flush(&mut self, all: bool) {
+        self.router.flush(all);
+    }
+
+    /// Ends a connection: its subscriptions go, its slot is free. The driver drops its socket.
+    pub fn close(&mut self, token: u32, reason: CloseReason) -> Progress {
+        let Some(mut entry) = self.entries.get_mut(token as usize).and_then(Option::take) else {
+            return Progress::Closed(reason);
+        };
+        entry.link.close(reason);
+        entry.session.close(&mut self.router);
+        self.router.broker().clone().forget(&entry.link);
+        self.free.push(token);
+        self.live -= 1;
+        Progress::Closed(entry.link.close_reason().unwrap_or(reason))
+    }
+
+    /// Does what a command says. Returns the slot of a connection that the driver must read again or drop.
+    pub fn command(&mut self, command: Command) -> Option<(u32, Progress)> {
+        match command {
+            Command::Resume(link) => {
+                let entry = self.entry(link.token).filter(|entry| entry.link.id == link.id)?;
+                entry.paused_nanos = 0;
+                Some((link.token, Progress::Open))
+            }
+            Command::Close(link, reason) => {
+                self.entry(link.token).filter(|entry| entry.link.id == link.id)?;
+                Some((link.token, self.close(link.token, reason)))
+            }
+            Command::Ended { link, subscription } => {
+                let entry = self.entries.get_mut(link.token as usize)?.as_mut();
+                let entry = entry.filter(|entry| entry.link.id == link.id)?;
+                entry.session.end(subscription, &mut self.router);
+                None
+            }
+            Command::Flush(link) => {
+                self.router.dirty().push(link);
+                None
+            }
+            Command::Writable(token) => {
+                self.writable(token);
+                None
+            }
+            Command::Broadcast(bytes) => {
+                for entry in self.entries.iter().flatten() {
+                    if entry.link.has(FLAG_ASYNC_INFO) {
+                        self.router.push_protocol(&entry.link, &bytes);
+                    }
+                }
+                None
+            }
+            Command::Other(_) => None,
+        }
+    }
+
+    /// Connections that were paused for long enough and may go on although their receivers are still congested.
+    pub fn overdue(&mut self, now_nanos: u64, out: &mut Vec<u32>) {
+        let entries = &mut self.entries;
+        self.paused.retain(|token| {
+            let Some(entry) = entries[*token as usize].as_mut().filter(|entry| entry.paused_nanos > 0) else {
+                return false;
+            };
+            if now_nanos.saturating_sub(entry.paused_nanos) < broker::output::STALL_NANOS_MAX {
+                return true;
+            }
+            entry.paused_nanos = 0;
+            entry.link.resume();
+            out.push(*token);
+            false
+        });
+    }
+
+    /// Whether any connection is paused: time must then be looked at often.
+    pub fn has_paused(&self) -> bool {
+        !self.paused.is_empty()
+    }
+
+    /// Looks at up to `count` connections for what time asks of them; call it so that all are seen about once a
+    /// second. Slots to be dropped are appended to `closed`.
+    pub fn tick(&mut self, now_nanos: u64, count: usize, closed: &mut Vec<(u32, CloseReason)>) {
+        self.router.begin(now_nanos, false, false);
+        for _ in 0..count.min(self.entries.len()) {
+            if self.cursor >= self.entries.len() {
+                self.cursor = 0;
+            }
+            let token = self.cursor as u32;
+            self.cursor += 1;
+            if let Some(reason) = self.look_at(token, now_nanos) {
+                closed.push((token, reason));
+                self.close(token, reason);
+            }
+        }
+    }
+
+    fn look_at(&mut self, token: u32, now_nanos: u64) -> Option<CloseReason> {
+        let entry = self.entries.get_mut(token as usize)?.as_mut()?;
+        if let Some(reason) = entry.link.close_reason() {
+            return Some(reason);
+        }
+        if entry.link.output.pending_bytes() == 0 || !entry.link.output.is_blocked() {
+            entry.stuck_nanos = 0;
+        } else if entry.stuck_nanos == 0 {
+            entry.stuck_nanos = now_nanos;
+        } else if now_nanos - entry.stuck_nanos > self.settings.client.write_deadline_nanos {
+            self.router.broker().slow_consumers[1].fetch_add(1, Relaxed);
+            return Some(CloseReason::SlowConsumerWriteDeadline);
+        }
+        let mut context = Context {
+            router: &mut self.router,
+            policy: &self.settings.client,
+            now_nanos,
+            reply: &mut self.reply,
+        };
+        let result = entry.session.tick(&mut context);
+        let link = entry.link.clone();
+        if !self.reply.is_empty() {
+            self.router.deliver_protocol(&link, &self.reply);
+            self.reply.clear();
+        }
+        result.err().map(|Failure(reason)| reason)
+    }
+
+    /// The configuration changed.
+    pub fn reconfigure(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
+    }
+}
+
+fn entry_of(entries: &mut [Option<Entry>], token: u32) -> &mut Entry {
+    entries[token as usize].as_mut().expect("the entry was just used")
+}
+
+/// Parses and handles all whole operations: bytes used, bytes that the next one needs, and how it ended.
+fn run(
+    session: &mut Client,
+    buffer: &[u8],
+    end: usize,
+    context: &mut Context<'_>,
+) -> (usize, usize, Result<(), Failure>) {
+    let data = &buffer[..end];
+    let limits = context.policy.limits;
+    let mut at = 0;
+    while at < end {
+        match wire::client::parse(data, at, &limits) {
+            Ok(Step::Op(op, used)) => {
+                if let Err(failure) = session.handle(op, buffer, context) {
+                    return (end, 0, Err(failure));
+                }
+                at += used;
+            }
+            Ok(Step::More(need)) => return (at, need, Ok(())),
+            Err(error) => {
+                session.settle(buffer, context);
+                return (end, 0, Err(Client::refuse(error, context.reply)));
+            }
+        }
+    }
+    (at, 0, Ok(()))
+}
