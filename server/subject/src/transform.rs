@@ -273,9 +273,11 @@ impl Shape {
             .iter()
             .map(|number| match usize::try_from(*number).ok().and_then(|number| number.checked_sub(1)) {
                 None => Ok(0),
-                Some(index) => self.wildcards.get(index).copied().ok_or_else(|| {
-                    TransformError::IndexOutOfRange(alloc::format!("{token}: [{number}]"))
-                }),
+                Some(index) => self
+                    .wildcards
+                    .get(index)
+                    .copied()
+                    .ok_or_else(|| TransformError::IndexOutOfRange(alloc::format!("{token}: [{number}]"))),
             })
             .collect()
     }
