@@ -1,7 +1,7 @@
 #!/bin/bash
-# Builds everything that up.sh needs, from Go modules and Debian packages only:
-# $BIN/{kube,etcd,coredns,pause,containerd,containerd-shim-runc-v2,ctr,runc,cni/*,nats-server,helm}
-# and its symlinks. Idempotent: with a warm build cache it is seconds.
+# Builds everything that the clusters need, from Go modules and Debian packages only, into $BIN:
+# kube (and its symlinks), etcd, coredns, pause, containerd, runc, cni/*, nats-server, kubeadm, kind, helm.
+# Idempotent: what is built by this very recipe is not built again. BUILD_GOFLAGS: more flags for Go.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 ROOT=${K8S_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/starling-kubernetes}
@@ -9,12 +9,12 @@ BIN=${K8S_BIN:-$ROOT/bin}
 export GOMODCACHE=${GOMODCACHE:-$ROOT/gomod} GOCACHE=${GOCACHE:-$ROOT/gocache}
 export GOFLAGS="-buildvcs=false -modcacherw -trimpath ${BUILD_GOFLAGS:-}" GOTOOLCHAIN=local
 K8S=1.36.3
-CONTAINERD=v2.4.2 RUNC=v1.5.2 CNI=v1.9.1 NATS=v2.15.2 HELM=v4.3.1
+CONTAINERD=v2.4.2 RUNC=v1.5.2 CNI=v1.9.1 NATS=v2.15.2 HELM=v4.3.1 KIND=v0.33.0
 mkdir -p "$BIN/cni"
 t0=$SECONDS; step() { echo "[$((SECONDS - t0))s] $*"; }
 
 need=
-for c in nft:nftables openssl:openssl curl:curl python3:python3 gcc:gcc pkg-config:pkg-config ${WITH_KIND:+iptables:iptables}; do command -v "${c%%:*}" >/dev/null || need+=" ${c#*:}"; done
+for c in nft:nftables openssl:openssl curl:curl gcc:gcc pkg-config:pkg-config iptables:iptables; do command -v "${c%%:*}" >/dev/null || need+=" ${c#*:}"; done
 [ -e /usr/include/seccomp.h ] || need+=" libseccomp-dev"
 if [ -n "$need" ]; then
   step "Debian packages:$need"
@@ -22,12 +22,12 @@ if [ -n "$need" ]; then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $need >/dev/null
 fi
 
-# what is built already, by this very recipe, is not built again: a CI cache needs $BIN only (120 MB as tar.zst)
-STAMP=$({ go version; echo "${WITH_KIND:-} ${WITH_HELM-1}"; cat "$HERE/build.sh"; cd "$HERE/gomod"; cat go.mod go.sum cmd/*/*.go; } | sha256sum | cut -c1-64)
+# a CI cache needs $BIN only (120 MB as tar.zst)
+STAMP=$({ go version; grep -v '^ *#' "$HERE/build.sh"; cd "$HERE/gomod"; cat go.mod go.sum cmd/*/*.go; } | sha256sum | cut -c1-64)
 if [ "$(cat "$BIN/.stamp" 2>/dev/null)" = "$STAMP" ]; then step "already built"; exit 0; fi
 rm -f "$BIN/.stamp"
 
-# install PKG@VERSION into $2 (a wrapper-less build: these modules have no replace lines)
+# (works without a module of our own: these modules have no replace lines)
 inst() { # dir tags ldflags pkg@version...
   local dir=$1 tags=$2 ld=$3; shift 3
   GOBIN=$dir go install -tags "$tags" -ldflags "-s -w $ld" "$@"
@@ -54,18 +54,15 @@ step "CNI plugins $CNI"
 CGO_ENABLED=0 inst "$BIN/cni" "" "-X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=$CNI" \
   github.com/containernetworking/plugins/plugins/{main/ptp,main/bridge,main/loopback,ipam/host-local,meta/portmap}@$CNI
 
-step "nats-server $NATS (the sample broker)"
+step "nats-server $NATS (of the smoke test, and the measure of the differential scripts)"
 CGO_ENABLED=0 inst "$BIN" "" "" github.com/nats-io/nats-server/v2@$NATS
 
-if [ -n "${WITH_KIND:-}" ]; then
-  step "kubeadm, kind"
-  (cd "$HERE/gomod" && CGO_ENABLED=0 go build -ldflags "$LD" -o "$BIN/" k8s.io/kubernetes/cmd/kubeadm)
-  CGO_ENABLED=0 inst "$BIN" "" "" sigs.k8s.io/kind@v0.33.0
-fi
-if [ -n "${WITH_HELM-1}" ]; then
-  step "helm $HELM"
-  CGO_ENABLED=0 inst "$BIN" "" "-X helm.sh/helm/v4/internal/version.version=$HELM" helm.sh/helm/v4/cmd/helm@$HELM
-fi
+step "kubeadm, kind $KIND"
+(cd "$HERE/gomod" && CGO_ENABLED=0 go build -ldflags "$LD" -o "$BIN/" k8s.io/kubernetes/cmd/kubeadm)
+CGO_ENABLED=0 inst "$BIN" "" "" sigs.k8s.io/kind@$KIND
+
+step "helm $HELM"
+CGO_ENABLED=0 inst "$BIN" "" "-X helm.sh/helm/v4/internal/version.version=$HELM" helm.sh/helm/v4/cmd/helm@$HELM
 echo "$STAMP" >"$BIN/.stamp"
 step "done"
 ls -lh "$BIN" "$BIN/cni" | awk 'NF>8{print $5, $9}'

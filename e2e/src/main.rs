@@ -5,7 +5,10 @@
 mod differential;
 mod http;
 mod images;
+mod kubernetes;
 mod process;
+mod provider;
+mod scenario;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -24,6 +27,25 @@ enum Task {
     /// Pack files as an image
     #[command(hide = true)]
     Pack(images::PackArguments),
+    /// Start a cluster; images named are loaded
+    Up {
+        #[command(flatten)]
+        provider: provider::ProviderArguments,
+        /// Archives to load into each node
+        images: Vec<std::path::PathBuf>,
+    },
+    /// End a cluster and remove all it left
+    Down {
+        #[command(flatten)]
+        provider: provider::ProviderArguments,
+    },
+    /// Prove a local cluster with nats-server, without any of our programs
+    Smoke {
+        #[command(flatten)]
+        provider: provider::ProviderArguments,
+    },
+    /// Play scenarios with the operator and the broker on a cluster
+    Run(scenario::RunArguments),
     /// Compare the broker's answers with nats-server's
     Differential(differential::DifferentialArguments),
 }
@@ -32,6 +54,14 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Task::Images(arguments) => arguments.write().map(|_| ()),
         Task::Pack(arguments) => arguments.write(),
+        Task::Up { provider, images } => {
+            provider.up(&images.iter().map(std::path::PathBuf::as_path).collect::<Vec<_>>())?;
+            println!("KUBECONFIG={}", provider.kubeconfig()?.display());
+            Ok(())
+        }
+        Task::Down { provider } => provider.down(false),
+        Task::Smoke { provider } => provider.smoke(),
+        Task::Run(arguments) => arguments.run(),
         Task::Differential(arguments) => arguments.run(),
     }
 }

@@ -1,0 +1,104 @@
+//! The operator comes and goes, as users install it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Context, NAMESPACE, OPERATOR_NAMESPACE};
+use crate::process::project_root;
+
+/// Images under the names that `images` gives them.
+const VALUES: [&str; 3] = [
+    "image.repository=localhost/starling-operator,image.tag=test",
+    "image.pullPolicy=Never",
+    "server.image=localhost/starling-server:test",
+];
+
+/// Installs CRDs and operator: with helm, or in a short run from the plain manifests.
+pub fn install(context: &mut Context) -> Result<()> {
+    context.step("namespace for the clusters", |context| {
+        context.kubernetes.kubectl(&["create", "namespace", NAMESPACE])?;
+        Ok(String::new())
+    })?;
+    if context.short {
+        context.step("kubectl apply -f crds/ -f manifests/operator.yaml", apply_manifests)?;
+    } else {
+        context.step("helm install starling-crds, starling-operator", install_charts)?;
+    }
+    context.step("the operator is ready", |context| {
+        context.kubernetes.kubectl(&[
+            "-n",
+            OPERATOR_NAMESPACE,
+            "rollout",
+            "status",
+            "deployment/starling-operator",
+            "--timeout=90s",
+        ])?;
+        let established = ["wait", "--for=condition=Established", "crd/natsclusters.starling.dev"];
+        context.kubernetes.kubectl(&established)?;
+        Ok(String::new())
+    })
+}
+
+fn install_charts(context: &Context) -> Result<String> {
+    let charts = project_root().join("charts");
+    let chart = |name: &str| charts.join(name).display().to_string();
+    let crds = chart("starling-crds");
+    context.kubernetes.helm(&[
+        "-n",
+        OPERATOR_NAMESPACE,
+        "install",
+        "--create-namespace",
+        "starling-crds",
+        &crds,
+    ])?;
+    let operator = chart("starling-operator");
+    let mut arguments = vec!["-n", OPERATOR_NAMESPACE, "install", "starling-operator", &operator];
+    for value in &VALUES {
+        arguments.extend(["--set", value]);
+    }
+    context.kubernetes.helm(&arguments)?;
+    Ok(String::new())
+}
+
+/// The plain manifests name the released images; a test's are loaded under other names.
+fn apply_manifests(context: &Context) -> Result<String> {
+    let root = project_root();
+    let crds = root.join("crds").display().to_string();
+    context.kubernetes.kubectl(&["apply", "--server-side", "-f", &crds])?;
+    let path = root.join("manifests/operator.yaml");
+    let manifest = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let version = env!("CARGO_PKG_VERSION");
+    let mut replaced = manifest.clone();
+    for name in ["starling-operator", "starling-server"] {
+        let released = format!("starling/{name}:{version}");
+        ensure!(manifest.contains(&released), "manifests/operator.yaml does not name {released}");
+        replaced = replaced.replace(&released, &format!("localhost/{name}:test"));
+    }
+    context.kubernetes.with_manifest(&["apply", "--server-side"], &replaced)?;
+    Ok(String::new())
+}
+
+/// Removes the operator; nothing may stay but the CRDs, which hold users' data.
+pub fn uninstall(context: &mut Context) -> Result<()> {
+    if context.short {
+        return Ok(());
+    }
+    context.step("helm uninstall leaves only the CRDs", |context| {
+        let kubernetes = &context.kubernetes;
+        let mut operator = kubernetes.clone();
+        OPERATOR_NAMESPACE.clone_into(&mut operator.namespace);
+        operator.helm(&["uninstall", "starling-operator", "--wait"])?;
+        operator.helm(&["uninstall", "starling-crds", "--wait"])?;
+        kubernetes.wait_for("the operator's namespace is empty", Duration::from_secs(60), || {
+            let left = operator.inventory()?;
+            ensure!(left.is_empty(), "left: {left:?}");
+            let left = kubernetes.kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name"])?;
+            let left: Vec<_> = left.lines().filter(|name| name.contains("starling-operator")).collect();
+            ensure!(left.is_empty(), "left: {left:?}");
+            Ok(())
+        })?;
+        kubernetes.kubectl(&["get", "crd", "natsclusters.starling.dev"])?;
+        Ok(String::new())
+    })
+}

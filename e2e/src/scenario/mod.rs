@@ -1,0 +1,188 @@
+//! `run`: scenarios against a real cluster, each a story of what a user does.
+//!
+//! A step that fails ends the run: what follows would fail with it. Then the cluster's state is
+//! printed, and whatever happened, the cluster is ended.
+
+mod bad_input;
+mod clients;
+mod installation;
+mod lifecycle;
+mod nats_cluster;
+mod recovery;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use e2e::steps::{Step, Steps};
+
+use crate::images::{Images, ImagesArguments};
+use crate::kubernetes::Kubernetes;
+use crate::provider::ProviderArguments;
+
+/// Namespace of the operator.
+const OPERATOR_NAMESPACE: &str = "starling-system";
+/// Namespace of the clusters under test.
+const NAMESPACE: &str = "e2e";
+
+/// A story.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Scenario {
+    /// A cluster's life: applied, used, grown, shrunk, deleted
+    Lifecycle,
+    /// Servers that die
+    Recovery,
+    /// What the API server or the operator must refuse
+    BadInput,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArguments {
+    #[command(flatten)]
+    provider: ProviderArguments,
+    /// Only install, apply, use and delete; with the plain manifests in place of helm
+    #[arg(long)]
+    short: bool,
+    /// Archive of the broker's image; default: built
+    #[arg(long, requires = "operator_image")]
+    broker_image: Option<PathBuf>,
+    /// Archive of the operator's image; default: built
+    #[arg(long, requires = "broker_image")]
+    operator_image: Option<PathBuf>,
+    /// Leave the cluster running at the end
+    #[arg(long)]
+    keep: bool,
+    /// Use the cluster that `up` or `--keep` left running
+    #[arg(long)]
+    reuse: bool,
+    /// Scenarios; default: all
+    scenarios: Vec<Scenario>,
+}
+
+/// What a scenario has at hand.
+struct Context {
+    kubernetes: Kubernetes,
+    runtime: tokio::runtime::Runtime,
+    short: bool,
+    steps: Steps,
+}
+
+impl Context {
+    /// Does a step and notes how long it took and what it remarked.
+    fn step(&mut self, name: &str, action: impl FnOnce(&Self) -> Result<String>) -> Result<()> {
+        println!("… {name}");
+        let start = Instant::now();
+        let result = action(self);
+        let took = start.elapsed();
+        let (note, failure) = match &result {
+            Ok(note) => (note.clone(), None),
+            Err(error) => (String::new(), Some(format!("{error:#}"))),
+        };
+        match &failure {
+            None => println!("ok {:.1} s  {note}", took.as_secs_f64()),
+            Some(failure) => println!("FAILED {failure}"),
+        }
+        self.steps.push(Step { name: name.to_owned(), took, note, failure });
+        result.map(|_| ()).with_context(|| format!("step {name:?}"))
+    }
+}
+
+impl RunArguments {
+    /// Brings the cluster up, plays the scenarios, prints the table, ends the cluster.
+    pub fn run(&self) -> Result<()> {
+        let images = self.images()?;
+        let mut steps = Steps::default();
+        if !self.reuse {
+            let start = Instant::now();
+            self.provider.up(&[&images.broker, &images.operator])?;
+            steps.push(Step {
+                name: format!("a {:?} cluster comes up, images loaded", self.provider.provider),
+                took: start.elapsed(),
+                note: String::new(),
+                failure: None,
+            });
+        }
+        let result = self.play(steps);
+        if self.keep {
+            println!("kept: KUBECONFIG={}", self.provider.kubeconfig()?.display());
+        } else {
+            self.provider.down(result.is_err())?;
+        }
+        result
+    }
+
+    fn images(&self) -> Result<Images> {
+        match (&self.broker_image, &self.operator_image) {
+            (Some(broker), Some(operator)) => {
+                Ok(Images { broker: broker.clone(), operator: operator.clone() })
+            }
+            _ => ImagesArguments::built().write(),
+        }
+    }
+
+    fn play(&self, steps: Steps) -> Result<()> {
+        // Before any thread starts: threads inherit the network of the one that starts them.
+        self.provider.enter_network()?;
+        let mut context = Context {
+            kubernetes: Kubernetes::new(self.provider.kubeconfig()?, NAMESPACE),
+            runtime: tokio::runtime::Runtime::new()?,
+            short: self.short,
+            steps,
+        };
+        let result = self.play_scenarios(&mut context);
+        if result.is_err() {
+            diagnose(&context.kubernetes);
+            println!("logs of the cluster: {}", self.provider.logs()?.display());
+        }
+        println!("\n{}", context.steps.table());
+        result?;
+        if context.steps.failed() > 0 {
+            bail!("{} steps failed", context.steps.failed());
+        }
+        Ok(())
+    }
+
+    fn play_scenarios(&self, context: &mut Context) -> Result<()> {
+        let all = [Scenario::Lifecycle, Scenario::Recovery, Scenario::BadInput];
+        let short = [Scenario::Lifecycle];
+        let scenarios: &[Scenario] = match (self.scenarios.is_empty(), self.short) {
+            (false, _) => &self.scenarios,
+            (true, true) => &short,
+            (true, false) => &all,
+        };
+        installation::install(context)?;
+        for scenario in scenarios {
+            match scenario {
+                Scenario::Lifecycle => lifecycle::play(context)?,
+                Scenario::Recovery => recovery::play(context)?,
+                Scenario::BadInput => bad_input::play(context)?,
+            }
+        }
+        installation::uninstall(context)
+    }
+}
+
+/// Prints what a person would ask first after a failure.
+fn diagnose(kubernetes: &Kubernetes) {
+    let questions: [&[&str]; 6] = [
+        &["get", "natsclusters", "-A", "-o", "yaml"],
+        &["get", "pods,statefulsets,services,poddisruptionbudgets", "-A", "-o", "wide"],
+        &["get", "events", "-A", "--sort-by=.lastTimestamp"],
+        &["-n", OPERATOR_NAMESPACE, "logs", "deployment/starling-operator", "--tail=80"],
+        &["-n", OPERATOR_NAMESPACE, "describe", "pods"],
+        &["describe", "pods"],
+    ];
+    for question in questions {
+        println!("\n--- kubectl {}", question.join(" "));
+        match kubernetes.kubectl(question) {
+            Ok(answer) => println!("{answer}"),
+            Err(error) => println!("{error:#}"),
+        }
+    }
+    let pods = kubernetes.kubectl(&["get", "pods", "-o", "name"]).unwrap_or_default();
+    for pod in pods.lines() {
+        println!("\n--- kubectl logs {pod}");
+        println!("{}", kubernetes.kubectl(&["logs", pod, "--tail=40"]).unwrap_or_default());
+    }
+}
