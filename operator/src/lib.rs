@@ -1,1 +1,11 @@
-//! operator
+//! Starling's operator: brings a `NatsCluster` into being and keeps it.
+//!
+//! The path of a `NatsCluster`: [`crd`] → [`validate`] → [`build`] → [`rollout`] → [`status`]. All five are
+//! pure. Two drivers carry out what they decide: `controller` on Kubernetes (reads in `observe`, writes in
+//! `apply`) and `local` with processes in place of pods.
+
+pub mod build;
+pub mod crd;
+pub mod rollout;
+pub mod status;
+pub mod validate;

@@ -1,0 +1,28 @@
+//! The Kubernetes API of Starling: what a user writes and what the operator answers.
+//!
+//! Owns the Rust types from which `crds/` is generated: schema, defaults, CEL rules, printer columns,
+//! subresources. Never interprets them: meaning (bytes, durations, contradictions) is
+//! [`crate::validate`]'s work, and no other module reads a raw spec.
+//!
+//! Conventions are those of Kubernetes: everything optional has a default, quantities and durations
+//! are strings, choices are CamelCase enums, lists of named things are list-maps, `spec` is never
+//! written by the operator.
+
+mod cluster;
+mod generate;
+mod status;
+
+pub use cluster::{
+    Advertise, BudgetMode, ClusterSpec, DisruptionBudget, Expose, ExposeType, ImagePullSecret, Listener,
+    ListenerProtocol, LogLevel, Logging, MergeSource, Monitoring, NatsCluster, NatsClusterSpec, PodTemplate,
+    RollingUpdate, SecretKeyReference, ServerConfig, Spread, Topology, UpdateStrategy, UpdateStrategyType,
+};
+pub use generate::{crd_documents, crd_schema};
+pub use status::{
+    Endpoint, NatsClusterStatus, RolloutStatus, ScalingStatus, ServerStatus, VersionStatus, condition,
+};
+
+/// API group of every kind of ours.
+pub const GROUP: &str = "starling.dev";
+/// API version of every kind of ours.
+pub const VERSION: &str = "v1alpha1";
