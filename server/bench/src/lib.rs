@@ -111,18 +111,12 @@ impl Error {
     /// Adds what was being done to a failed system call.
     #[must_use]
     pub fn io(what: impl Into<String>, source: io::Error) -> Self {
-        Self::Io {
-            what: what.into(),
-            source,
-        }
+        Self::Io { what: what.into(), source }
     }
 
     pub(crate) fn protocol(what: &'static str, bytes: &[u8]) -> Self {
         let shown = bytes.get(..80).unwrap_or(bytes);
-        Self::Protocol {
-            what,
-            shown: String::from_utf8_lossy(shown).into_owned(),
-        }
+        Self::Protocol { what, shown: String::from_utf8_lossy(shown).into_owned() }
     }
 
     pub(crate) fn file(path: &Path, source: io::Error) -> Self {

@@ -1,0 +1,76 @@
+//! Owns the scenarios about connections themselves: an idle server, crowds that stay, storms.
+
+use std::time::{Duration, Instant};
+
+use super::{Bench, Bound, Goal, Metric, Metrics, Scenario, memory, percentiles};
+use crate::Error;
+use crate::storm::{crowd, storm};
+
+/// How long a server may take to settle before its memory is read, and to give it back after.
+const SETTLE: Duration = Duration::from_millis(1_500);
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    let small = || vec![Goal::new(Metric::BytesEach, Bound::AtMost, 2_048.0)];
+    vec![
+        Scenario::new(
+            "idle-server",
+            "a server without connections",
+            "conn",
+            vec![Goal::new(Metric::ResidentBytes, Bound::AtMost, 5.0 * 1_048_576.0)],
+            |bench| {
+                let servers = bench.configured(&crate::process::Launch::default())?;
+                std::thread::sleep(SETTLE);
+                let mut metrics = Metrics::new();
+                memory(&mut metrics, &servers.usage());
+                Ok(metrics)
+            },
+        ),
+        Scenario::new("idle-10k", "10,000 idle connections", "conn", small(), |bench| idle(bench, 10_000)),
+        Scenario::new("idle-15k", "15,000 idle connections", "conn", small(), |bench| idle(bench, 15_000)),
+        Scenario::new(
+            "connect-storm",
+            "connections made, greeted and closed, 128 at a time",
+            "conn",
+            vec![Goal::new(Metric::Rate, Bound::RatioAtLeast, 2.0)],
+            |bench| {
+                let servers = bench.server()?;
+                let seen = storm(servers.first()?, bench.timing, &|| servers.usage())?;
+                let mut metrics = Metrics::from([(Metric::Rate, seen.connections as f64 / seen.seconds)]);
+                percentiles(&mut metrics, &seen.latencies);
+                if servers.inspected() {
+                    let cpu = seen.processor.as_nanos() as f64 / seen.connections.max(1) as f64;
+                    metrics.insert(Metric::CpuNanoseconds, cpu);
+                    memory(&mut metrics, &seen.usage);
+                }
+                Ok(metrics)
+            },
+        ),
+    ]
+}
+
+/// Processor time is that of `count` connections staying for a second, each.
+fn idle(bench: &Bench<'_>, count: usize) -> Result<Metrics, Error> {
+    let servers = bench.configured(&crate::process::Launch::default())?;
+    let empty = servers.usage();
+    let started = Instant::now();
+    let crowd = crowd(servers.first()?, count)?;
+    let setup = started.elapsed();
+    std::thread::sleep(SETTLE);
+    let before = servers.usage();
+    std::thread::sleep(bench.timing.measured);
+    let full = servers.usage();
+    let seconds = bench.timing.measured.as_secs_f64();
+    let grown = full.resident_bytes.saturating_sub(empty.resident_bytes);
+    let cpu = full.processor_since(&before).as_nanos() as f64;
+    let mut metrics = Metrics::from([
+        (Metric::SetupRate, count as f64 / setup.as_secs_f64()),
+        (Metric::BytesEach, grown as f64 / count as f64),
+        (Metric::CpuNanoseconds, cpu / seconds / count as f64),
+    ]);
+    memory(&mut metrics, &full);
+    drop(crowd);
+    std::thread::sleep(SETTLE);
+    let after = servers.usage().resident_bytes as f64;
+    metrics.insert(Metric::ResidentAfterBytes, after);
+    Ok(metrics)
+}
