@@ -6,6 +6,8 @@
 
 pub mod build;
 pub mod crd;
+pub mod local;
+pub mod observe;
 pub mod rollout;
 pub mod status;
 pub mod validate;

@@ -44,7 +44,7 @@ impl Placement {
             route_port: cluster.route_port,
             monitor_port: cluster.monitor_port,
             routes: vec![(
-                format!("{}.{}.svc", super::config::headless_name(cluster), cluster.namespace),
+                format!("{}.{}.svc", headless_name(cluster), cluster.namespace),
                 cluster.route_port,
             )],
         }
@@ -63,6 +63,61 @@ pub struct Rendered {
     pub text: String,
     /// What a server that has loaded the file reports as `config_digest` in `/varz`.
     pub digest: String,
+}
+
+/// A fragment of configuration from a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// Name of the Secret.
+    pub secret: String,
+    /// Key in it.
+    pub key: String,
+    /// The fragment.
+    pub text: String,
+}
+
+/// Whether a driver can have a running server load a changed file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// It can.
+    Possible,
+    /// It cannot: every change needs a restart.
+    Impossible,
+}
+
+/// A configuration and the last one before it that needed a restart. Kept as one (in the Secret's
+/// annotations), so that an operator killed between two writes forgets no restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// The newest configuration.
+    pub rendered: Rendered,
+    /// Part of every server's template: when it changes, servers are replaced.
+    pub restart_digest: String,
+}
+
+impl Generation {
+    /// What follows on `previous`.
+    pub fn after(previous: Option<&Generation>, rendered: Rendered, reload: Reload) -> Self {
+        let restart_digest = match previous {
+            Some(previous) if previous.rendered.text == rendered.text => previous.restart_digest.clone(),
+            Some(previous) if reload == Reload::Possible && is_reloadable(&previous.rendered, &rendered) => {
+                previous.restart_digest.clone()
+            }
+            _ => rendered.digest.clone(),
+        };
+        Self { rendered, restart_digest }
+    }
+}
+
+fn is_reloadable(_old: &Rendered, _new: &Rendered) -> bool {
+    false
+}
+
+/// A password for routes: 128 bits as hexadecimal digits, so it needs no escaping anywhere.
+pub fn new_password(random: &mut impl rand::Rng) -> String {
+    let mut bytes = [0_u8; 16];
+    random.fill_bytes(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Why a configuration cannot be rendered; nothing that runs is touched then.
@@ -94,6 +149,7 @@ pub fn render(
     cluster: &Cluster,
     placement: &Placement,
     route_password: &str,
+    _fragments: &[Fragment],
 ) -> Result<Rendered, ConfigError> {
     let mut tree = base(cluster, placement, route_password);
     merge(&mut tree, &cluster.config.merge);

@@ -45,9 +45,9 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
         for (file, text) in crd_documents().expect("CRDs render") {
             let committed = std::fs::read_to_string(format!("{folder}/{file}")).unwrap_or_default();
-            assert_eq!(
-                committed, text,
-                "crds/{file} is out of date: run `cargo run -p starling-operator -- crds`"
+            assert!(
+                committed == text,
+                "crds/{file} is out of date: run `cargo run -p starling-operator -- crds --write crds`"
             );
         }
     }
