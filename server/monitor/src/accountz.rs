@@ -167,7 +167,7 @@ pub struct Export {
     /// Importers need an activation token.
     #[serde(rename = "token_req", skip_serializing_if = "is_default")]
     pub token_required: bool,
-    /// `Singleton`, `Stream` or `Chunked` of a service; empty for streams.
+    /// `Singleton`, `Streamed` or `Chunked` of a service; empty for streams.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub response_type: String,
     /// Latency sampling of a service.
@@ -220,6 +220,9 @@ pub struct Import {
     pub share: bool,
     /// Latency is measured.
     pub tracking: bool,
+    /// Latency sampling of the service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencySampling>,
 }
 
 /// What a request for `/accstatz` asks; the JSON form is the payload of `$SYS.REQ.ACCOUNT.PING.STATZ`.

@@ -398,7 +398,7 @@ impl ConnInfo {
             info.tls_version = tls.version;
             info.tls_cipher_suite = tls.cipher_suite;
             info.tls_first = tls.first;
-            if options.auth {
+            if options.auth && ended.is_none() {
                 info.tls_peer_certs = tls.peer_certificates;
             }
         }
@@ -409,19 +409,28 @@ impl ConnInfo {
                     connection.subscriptions.into_iter().map(|each| each.subject).collect();
             }
             SubscriptionsShown::Detail => {
-                info.subscriptions_list_detail =
-                    connection.subscriptions.into_iter().map(SubscriptionDetail::of_connection).collect();
+                // Under a closed connection nats-server names the account too.
+                let detail = if ended.is_some() {
+                    SubscriptionDetail::from
+                } else {
+                    SubscriptionDetail::of_connection
+                };
+                info.subscriptions_list_detail = connection.subscriptions.into_iter().map(detail).collect();
             }
         }
         if options.auth {
+            let global = matches!(connection.account.as_str(), "" | GLOBAL_ACCOUNT);
             info.authorized_user = connection.user;
-            if connection.account != GLOBAL_ACCOUNT {
-                info.account = connection.account;
-            }
             info.jwt = connection.jwt;
             info.issuer_key = connection.issuer_key;
             info.tags = connection.tags;
-            info.name_tag = connection.account_tag;
+            // A closed connection keeps nothing of the global account, an open one shows its tag.
+            if !(global && ended.is_some()) {
+                info.name_tag = connection.account_tag;
+            }
+            if !global {
+                info.account = connection.account;
+            }
         }
         info
     }

@@ -293,9 +293,9 @@ impl ApiError {
 pub struct Envelope<T: Serialize> {
     /// Who answers.
     pub server: ServerInfo,
-    /// The document.
+    /// The document; `null` if it could not be made, absent if there is none to make.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<T>,
+    pub data: Option<Option<T>>,
     /// Why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ApiError>,
@@ -308,7 +308,7 @@ pub fn envelope<T: Serialize>(
     result: Result<Option<T>, ApiError>,
 ) -> Vec<u8> {
     let (data, error) = match result {
-        Ok(data) => (data, None),
+        Ok(data) => (data.map(Some), None),
         Err(error) => (None, Some(error)),
     };
     json::compact(&Envelope { server: stamp(source, sequence), data, error })
@@ -462,14 +462,16 @@ impl Request<'_> {
         O: DeserializeOwned + Default,
         D: Serialize,
     {
-        let result = match decode(self.payload) {
+        let (data, error) = match decode(self.payload) {
             Ok(options) => match document(options) {
-                Ok(document) => Ok(Some(document)),
+                Ok(document) => (Some(Some(document)), None),
                 Err(Error::NotLeader) => return None,
-                Err(error) => Err(ApiError::failed(error.to_string())),
+                // A typed nil pointer in Go, which `omitempty` does not leave out.
+                Err(error) => (Some(None), Some(ApiError::failed(error.to_string()))),
             },
-            Err(error) => Err(error),
+            Err(error) => (None, Some(error)),
         };
-        Some(envelope(self.source, self.sequence, result))
+        let server = stamp(self.source, self.sequence);
+        Some(json::compact(&Envelope { server, data, error }))
     }
 }

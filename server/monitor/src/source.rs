@@ -120,7 +120,7 @@ pub struct Connection {
     pub tls: Option<TlsState>,
     /// User as `/connz?auth=1` shows it: never a password, a token is `[REDACTED]`.
     pub user: String,
-    /// Account; empty before login.
+    /// Account; `$G` before login and for clients without one, as in nats-server.
     pub account: String,
     /// Name tag of the account.
     pub account_tag: String,
@@ -145,6 +145,47 @@ pub struct ClosedConnection {
     pub stop: Timestamp,
     /// Why.
     pub reason: ClosedReason,
+}
+
+/// The latest closed connections, which `/connz?state=closed` shows. Takes no memory before it is used.
+#[derive(Clone, Debug)]
+pub struct ClosedRing {
+    connections: std::collections::VecDeque<ClosedConnection>,
+    capacity: usize,
+}
+
+impl ClosedRing {
+    /// Connections kept unless `max_closed_clients` says otherwise.
+    pub const DEFAULT_CAPACITY: usize = 10_000;
+
+    /// A ring that forgets the oldest of more than `capacity` connections.
+    pub fn new(capacity: usize) -> Self {
+        Self { connections: std::collections::VecDeque::new(), capacity }
+    }
+
+    /// Adds a connection that has just ended.
+    pub fn push(&mut self, connection: ClosedConnection) {
+        if self.connections.len() >= self.capacity {
+            self.connections.pop_front();
+        }
+        if self.capacity > 0 {
+            self.connections.push_back(connection);
+        }
+    }
+
+    /// What [`Source::closed_connections`] returns.
+    pub fn select(&self, selection: &Selection<'_>) -> Vec<ClosedConnection> {
+        let wanted = |closed: &&ClosedConnection| {
+            selection.account.is_none_or(|account| account == closed.connection.account)
+        };
+        self.connections.iter().filter(wanted).cloned().collect()
+    }
+}
+
+impl Default for ClosedRing {
+    fn default() -> Self {
+        Self::new(Self::DEFAULT_CAPACITY)
+    }
 }
 
 /// Kind and transport of a peer, as `kind` and `type` name them.
