@@ -40,11 +40,6 @@ pub struct DifferentialArguments {
 }
 
 impl DifferentialArguments {
-    /// The judgement of a broker by the recorded answers, or by a nats-server.
-    pub fn all(candidate: PathBuf, reference: Option<PathBuf>) -> Self {
-        Self { candidate: Some(candidate), reference, record: false, scripts: Vec::new() }
-    }
-
     /// Runs the scripts; an error if any case differs.
     pub fn run(&self) -> Result<()> {
         ensure!(

@@ -2,10 +2,13 @@
 //! compares the broker with nats-server.
 #![allow(clippy::print_stdout, reason = "a tool for terminals and CI logs: what it prints is its result")]
 
+mod clients;
 mod differential;
 mod http;
 mod images;
 mod kubernetes;
+mod main_job;
+mod manifests;
 mod process;
 mod provider;
 mod scenario;
@@ -46,6 +49,10 @@ enum Task {
     },
     /// Play scenarios with the operator and the broker on a cluster
     Run(scenario::RunArguments),
+    /// Run the README's first command, with real clients through it
+    MainJob(main_job::MainJobArguments),
+    /// Write what is generated and kept in the project: the CRD chart, manifests/operator.yaml
+    Manifests(manifests::ManifestsArguments),
     /// Compare the broker's answers with nats-server's
     Differential(differential::DifferentialArguments),
 }
@@ -62,6 +69,8 @@ fn main() -> Result<()> {
         Task::Down { provider } => provider.down(false),
         Task::Smoke { provider } => provider.smoke(),
         Task::Run(arguments) => arguments.run(),
+        Task::MainJob(arguments) => arguments.run(),
+        Task::Manifests(arguments) => arguments.run(),
         Task::Differential(arguments) => arguments.run(),
     }
 }

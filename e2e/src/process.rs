@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
 
 /// The project's root: the folder above this crate's.
 pub fn project_root() -> PathBuf {
@@ -46,53 +45,18 @@ fn shown(command: &Command) -> String {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    name: String,
 }
 
 impl Running {
     /// Starts a program.
     pub fn start(command: &mut Command) -> Result<Self> {
-        let name = shown(command);
         let child = command.stdin(Stdio::null()).spawn();
-        Ok(Self { child: child.with_context(|| format!("cannot start {name}"))?, name })
-    }
-
-    /// The process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The child, for its pipes.
-    pub fn child(&mut self) -> &mut Child {
-        &mut self.child
+        Ok(Self { child: child.with_context(|| format!("cannot start {}", shown(command)))? })
     }
 
     /// Whether it has ended, and how.
     pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>> {
         Ok(self.child.try_wait()?)
-    }
-
-    /// Sends a signal.
-    pub fn signal(&self, signal: Signal) -> Result<()> {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let id = id.context("a process id that is none")?;
-        kill_process(id, signal).with_context(|| format!("cannot signal {}", self.name))
-    }
-
-    /// Signals, and waits for the end, which must be a success.
-    pub fn stop(mut self, signal: Signal, timeout: Duration) -> Result<()> {
-        self.signal(signal)?;
-        let end = Instant::now() + timeout;
-        loop {
-            match self.ended()? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => bail!("{}: {status} after {signal:?}", self.name),
-                None if Instant::now() > end => {
-                    bail!("{}: still running {timeout:?} after {signal:?}", self.name)
-                }
-                None => std::thread::sleep(Duration::from_millis(20)),
-            }
-        }
     }
 }
 

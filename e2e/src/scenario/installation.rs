@@ -11,13 +11,19 @@ use crate::process::project_root;
 const VALUES: [&str; 3] = [
     "image.repository=localhost/starling-operator,image.tag=test",
     "image.pullPolicy=Never",
-    "server.image=localhost/starling-server:test",
+    "server.image.repository=localhost/starling-server,server.image.tag=test",
 ];
 
 /// Installs CRDs and operator: with helm, or in a short run from the plain manifests.
 pub fn install(context: &mut Context) -> Result<()> {
-    context.step("namespace for the clusters", |context| {
-        context.kubernetes.kubectl(&["create", "namespace", NAMESPACE])?;
+    context.step("a namespace that only lets restricted pods in", |context| {
+        context.kubernetes.with_manifest(
+            &["apply"],
+            &format!(
+                "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels: \
+                 {{pod-security.kubernetes.io/enforce: restricted}}\n"
+            ),
+        )?;
         Ok(String::new())
     })?;
     if context.short {

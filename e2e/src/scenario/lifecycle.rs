@@ -7,8 +7,8 @@ use async_nats::{Client, Event};
 use futures::StreamExt;
 
 use super::Context;
-use super::clients::{Traffic, Watched, exchange, request, share, wait_for_interest};
 use super::nats_cluster::{NatsCluster, READY_TIMEOUT, Server};
+use crate::clients::{Traffic, Watched, exchange, request, share, wait_for_interest};
 use crate::kubernetes::shown;
 use crate::process::project_root;
 

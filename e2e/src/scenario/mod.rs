@@ -4,7 +4,6 @@
 //! printed, and whatever happened, the cluster is ended.
 
 mod bad_input;
-mod clients;
 mod installation;
 mod lifecycle;
 mod nats_cluster;
@@ -93,6 +92,7 @@ impl RunArguments {
     pub fn run(&self) -> Result<()> {
         let images = self.images()?;
         let mut steps = Steps::default();
+        let mut ended = EndedWithUs { provider: &self.provider, keep: self.keep, failed: true };
         if !self.reuse {
             let start = Instant::now();
             self.provider.up(&[&images.broker, &images.operator])?;
@@ -104,11 +104,7 @@ impl RunArguments {
             });
         }
         let result = self.play(steps);
-        if self.keep {
-            println!("kept: KUBECONFIG={}", self.provider.kubeconfig()?.display());
-        } else {
-            self.provider.down(result.is_err())?;
-        }
+        ended.failed = result.is_err();
         result
     }
 
@@ -160,6 +156,23 @@ impl RunArguments {
             }
         }
         installation::uninstall(context)
+    }
+}
+
+/// Ends the cluster also when a scenario panics.
+struct EndedWithUs<'a> {
+    provider: &'a ProviderArguments,
+    keep: bool,
+    failed: bool,
+}
+
+impl Drop for EndedWithUs<'_> {
+    fn drop(&mut self) {
+        if self.keep {
+            println!("kept; use it again with --reuse, end it with `starling-e2e down`");
+        } else if let Err(error) = self.provider.down(self.failed) {
+            println!("cannot end the cluster: {error:#}");
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::Context;
-use super::clients::{Watched, exchange};
 use super::nats_cluster::NatsCluster;
+use crate::clients::{Watched, exchange};
 use crate::kubernetes::shown;
 
 /// Plays the scenario.
