@@ -239,8 +239,13 @@ impl World {
             Effect::ClientUrls { connect_urls, .. } => {
                 self.nodes[index].as_mut().unwrap().urls = connect_urls;
             }
-            Effect::Log { .. }
-            | Effect::PeerJoined { .. }
+            Effect::Log { connection, text, .. } => {
+                if std::env::var("STARLING_SIMULATION_LOG").is_ok() {
+                    let who = self.nodes[index].as_ref().map(|node| node.id.clone()).unwrap_or_default();
+                    eprintln!("{:>12?} {who} {connection:?} {text}", self.now);
+                }
+            }
+            Effect::PeerJoined { .. }
             | Effect::PeerLeft { .. }
             | Effect::PeerPermissions { .. }
             | Effect::ClusterName(_) => {}
@@ -415,6 +420,9 @@ impl World {
 
     /// Says what is not as it should be.
     fn disagreement(&self) -> Option<String> {
+        if self.ends.values().any(|end| end.black_hole) {
+            return Some("a dead connection has not been noticed yet".to_owned());
+        }
         for node in self.live() {
             let members: BTreeSet<&str> = node.mesh.peers().map(|peer| peer.server_id).collect();
             let others: BTreeSet<&str> =

@@ -149,7 +149,7 @@ impl Dialing {
         for address in [Some(SocketAddr::new(state.remote.ip(), port)), shown].into_iter().flatten() {
             let Some(target) = self.targets.get_mut(&address) else { continue };
             configured |= self.sources.get(&target.source).is_some_and(|source| source.explicit);
-            if target.server_id.as_deref() != Some(info.server_id.as_str()) {
+            if !target.verified || target.server_id.as_deref() != Some(info.server_id.as_str()) {
                 target.server_id = Some(info.server_id.clone());
                 target.verified = false;
                 target.next_at = now + CLAIM_CHECK + random_up_to(random, CLAIM_CHECK);

@@ -8,7 +8,7 @@
 //! connection that the server with the smaller id opened wins on both sides at once; against a nats-server,
 //! which will certainly close ours, its connection wins.
 
-use super::{Connection, Gossip, InfoOutcome, Mesh, Peer, Place};
+use super::{Connection, Gossip, InfoOutcome, Mesh, Place};
 use crate::effect::{Carries, CloseReason, ConnectionId, Effect, LogLevel};
 use crate::settings::{Permissions, RouteUrl};
 use std::time::Duration;
@@ -206,7 +206,7 @@ impl Mesh {
         let remote_size = usize::try_from(info.route_pool_size).unwrap_or(0).min(POOL_SIZE_MAX);
         let no_pool = remote_size == 0 || self.settings.pool_size == 0;
         let size = if no_pool { 1 } else { remote_size.max(self.settings.pool_size) };
-        let peer = self.peers.entry(server_id.clone()).or_insert_with(Peer::default);
+        let peer = self.peers.entry(server_id.clone()).or_default();
         peer.name = server_name.clone();
         peer.starling = !info.starling.is_empty();
         peer.no_pool = no_pool;
