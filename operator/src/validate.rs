@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use crate::crd::{self, NatsCluster};
 
 /// Keys of the configuration file that belong to the operator, as dotted paths with nats-server's aliases.
-const RESERVED_KEYS: &[&str] = &[
+pub const RESERVED_KEYS: &[&str] = &[
     "server_name",
     "listen",
     "host",

@@ -1,15 +1,14 @@
 //! The servers' configuration file.
 //!
-//! Owns which key of `nats.conf` comes from which field, for pods and local processes alike. Never
-//! decides whether a change needs a restart: the server's own crate does.
+//! Owns which of the server's settings comes from which field, for pods and local processes alike.
+//! Writes, reads, checks and compares files by the server's own crate, so nothing is handed to a server
+//! that it would refuse. Decides no range and no default of the server.
 
-use std::time::Duration;
-
-use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
+use config::grammar::{Entry, Map, Node, Value};
+use config::{Config, Port, ServerUrl, Settings};
 
 use crate::crd::LogLevel;
-use crate::validate::{CONFIG_SIZE_BYTES_MAX, Cluster};
+use crate::validate::{CONFIG_SIZE_BYTES_MAX, Cluster, RESERVED_KEYS};
 
 /// File name of the configuration, in the Secret and on disk.
 pub const CONFIG_FILE: &str = "nats.conf";
@@ -57,10 +56,14 @@ pub fn headless_name(cluster: &Cluster) -> String {
 }
 
 /// A configuration file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rendered {
     /// The file.
     pub text: String,
+    /// What it says.
+    pub settings: Settings,
+    /// What the server would warn of.
+    pub warnings: Vec<String>,
     /// What a server that has loaded the file reports as `config_digest` in `/varz`.
     pub digest: String,
 }
@@ -87,7 +90,7 @@ pub enum Reload {
 
 /// A configuration and the last one before it that needed a restart. Kept as one (in the Secret's
 /// annotations), so that an operator killed between two writes forgets no restart.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Generation {
     /// The newest configuration.
     pub rendered: Rendered,
@@ -109,6 +112,7 @@ impl Generation {
     }
 }
 
+/// Whether the server's own rules let it take the change while it runs.
 fn is_reloadable(_old: &Rendered, _new: &Rendered) -> bool {
     false
 }
@@ -141,6 +145,9 @@ pub enum ConfigError {
     },
 }
 
+/// First line of every file.
+const HEADER: &str = "# Written by the Starling operator, which overwrites changes made here.\n";
+
 /// Renders the file of one server.
 ///
 /// # Errors
@@ -149,168 +156,164 @@ pub fn render(
     cluster: &Cluster,
     placement: &Placement,
     route_password: &str,
-    _fragments: &[Fragment],
+    fragments: &[Fragment],
 ) -> Result<Rendered, ConfigError> {
-    let mut tree = base(cluster, placement, route_password);
-    merge(&mut tree, &cluster.config.merge);
-    let mut text = "# Written by the Starling operator, which overwrites changes made here.\n".to_owned();
-    write_map(&mut text, &tree, 0)?;
+    let mut tree = config::to_config(&base(cluster, placement, route_password));
+    // Where a key came from, to blame the right field for it.
+    let mut sources: Vec<(String, Map)> = Vec::new();
+    if !cluster.config.merge.is_empty() {
+        let text = without_nulls(&serde_json::Value::Object(cluster.config.merge.clone()))?;
+        sources.push(("spec.config.merge".to_owned(), parse("spec.config.merge", &text)?));
+    }
+    for fragment in fragments {
+        let source = format!("spec.config.mergeFrom (Secret {}, key {})", fragment.secret, fragment.key);
+        let map = parse(&source, &fragment.text)?;
+        if let Some(key) = RESERVED_KEYS.iter().find(|key| has(&map, key)) {
+            let problem = format!("{key} belongs to the operator; leave it out");
+            return Err(ConfigError::Refused { source_of: source, problem });
+        }
+        sources.push((source, map));
+    }
+    for (_, map) in &sources {
+        merge(&mut tree.root, map);
+    }
+    let checked =
+        Settings::from_config(&tree).and_then(|checked| checked.settings.validate().map(|()| checked));
+    let checked = checked.map_err(|error| blame(&error, &sources))?;
+    let text = format!("{HEADER}{}", tree.render());
     if text.len() > CONFIG_SIZE_BYTES_MAX {
         return Err(ConfigError::TooLong { bytes: text.len() });
     }
-    let digest = digest(&tree);
-    Ok(Rendered { text, digest })
+    let warnings = checked.warnings.iter().map(|problem| problem.message.clone()).collect();
+    Ok(Rendered { text, settings: checked.settings, warnings, digest: tree.digest() })
 }
 
-fn base(cluster: &Cluster, placement: &Placement, route_password: &str) -> Map<String, Value> {
-    let config = &cluster.config;
-    let mut tree = Map::new();
-    let mut set = |key: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            tree.insert(key.to_owned(), value);
-        }
+/// Reads back a file that [`render`] wrote, e.g. from the Secret.
+pub fn read_back(text: &str) -> Option<Rendered> {
+    let tree = Config::parse_text(text).ok()?;
+    let settings = Settings::from_config(&tree).ok()?.settings;
+    Some(Rendered { text: text.to_owned(), settings, warnings: Vec::new(), digest: tree.digest() })
+}
+
+/// The settings that typed fields of the spec and the server's place give.
+fn base(cluster: &Cluster, placement: &Placement, route_password: &str) -> Settings {
+    let spec = &cluster.config;
+    let mut settings = Settings {
+        server_name: placement.server_name.clone(),
+        host: placement.host.clone(),
+        port: Port::Fixed(placement.client_port),
+        lame_duck_duration: spec.lame_duck_duration,
+        lame_duck_grace_period: spec.lame_duck_grace_period,
+        server_tags: spec.server_tags.clone(),
+        ..Settings::default()
     };
-    set("server_name", placement.server_name.as_ref().map(|name| json!(name)));
-    set("host", Some(json!(placement.host)));
-    set("port", Some(json!(placement.client_port)));
-    set("http", Some(json!(format!("{}:{}", placement.host, placement.monitor_port))));
-    set("max_payload", config.max_payload_bytes.map(|n| json!(n)));
-    set("max_connections", config.max_connections.map(|n| json!(n)));
-    set("max_pending", config.max_pending_bytes.map(|n| json!(n)));
-    set("write_deadline", config.write_deadline.map(duration));
-    set("ping_interval", config.ping_interval.map(duration));
-    set("ping_max", config.ping_max.map(|n| json!(n)));
-    set("lame_duck_duration", Some(duration(config.lame_duck_duration)));
-    set("lame_duck_grace_period", Some(duration(config.lame_duck_grace_period)));
-    set("server_tags", (!config.server_tags.is_empty()).then(|| json!(config.server_tags)));
-    set("debug", (config.log_level != LogLevel::Info).then(|| json!(true)));
-    set("trace", (config.log_level == LogLevel::Trace).then(|| json!(true)));
-    let routes: Vec<String> = placement
-        .routes
-        .iter()
-        .map(|(host, port)| format!("nats-route://{ROUTE_USER}:{route_password}@{host}:{port}"))
-        .collect();
-    let mut routing = json!({
-        "name": cluster.cluster_name,
-        "host": placement.host,
-        "port": placement.route_port,
-        "pool_size": cluster.pool_size,
-        "authorization": {"user": ROUTE_USER, "password": route_password},
-        "routes": routes,
-    });
-    if !cluster.listener.advertise {
-        routing["no_advertise"] = json!(true);
-    }
-    set("cluster", Some(routing));
-    tree
+    settings.monitoring.host = Some(placement.host.clone());
+    settings.monitoring.http_port = Some(Port::Fixed(placement.monitor_port));
+    settings.logging.debug = spec.log_level != LogLevel::Info;
+    settings.logging.trace = spec.log_level == LogLevel::Trace;
+    // Beyond what the field holds is beyond what the server takes; validation has said so.
+    let limits = &mut settings.limits;
+    limits.max_payload = spec.max_payload_bytes.map_or(limits.max_payload, saturate);
+    limits.max_connections = spec.max_connections.unwrap_or(limits.max_connections);
+    limits.max_pending = spec.max_pending_bytes.unwrap_or(limits.max_pending);
+    settings.write_deadline = spec.write_deadline.unwrap_or(settings.write_deadline);
+    settings.ping_interval = spec.ping_interval.unwrap_or(settings.ping_interval);
+    settings.ping_max = spec.ping_max.unwrap_or(settings.ping_max);
+    let routing = &mut settings.cluster;
+    routing.name = Some(cluster.cluster_name.clone());
+    routing.host = placement.host.clone();
+    routing.port = Some(Port::Fixed(placement.route_port));
+    routing.pool_size = u32::from(cluster.pool_size);
+    routing.no_advertise = !cluster.listener.advertise;
+    routing.username = Some(ROUTE_USER.to_owned());
+    routing.password = Some(route_password.to_owned());
+    let url = |(host, port): &(String, u16)| {
+        let text = format!("nats-route://{ROUTE_USER}:{route_password}@{host}:{port}");
+        ServerUrl::parse(&text, "route").ok()
+    };
+    routing.routes = placement.routes.iter().filter_map(url).collect();
+    settings
 }
 
-/// A duration as Go reads it.
-fn duration(duration: Duration) -> Value {
-    match duration.subsec_millis() {
-        0 => json!(format!("{}s", duration.as_secs())),
-        _ => json!(format!("{}ms", duration.as_millis())),
-    }
+fn saturate(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-/// Merges maps key by key; anything else is replaced.
-fn merge(into: &mut Map<String, Value>, from: &Map<String, Value>) {
-    for (key, value) in from {
-        match (into.get_mut(key), value) {
-            (Some(Value::Object(inner)), Value::Object(from)) => merge(inner, from),
-            _ => {
-                into.insert(key.clone(), value.clone());
-            }
-        }
-    }
-}
-
-fn write_map(text: &mut String, map: &Map<String, Value>, depth: usize) -> Result<(), ConfigError> {
-    let indent = "  ".repeat(depth);
-    for (key, value) in map {
-        text.push_str(&indent);
-        text.push_str(&quote(key));
+/// JSON is nats.conf, but for null.
+fn without_nulls(value: &serde_json::Value) -> Result<String, ConfigError> {
+    fn has_null(value: &serde_json::Value) -> bool {
         match value {
-            Value::Object(inner) => {
-                text.push_str(" {\n");
-                write_map(text, inner, depth + 1)?;
-                text.push_str(&indent);
-                text.push('}');
-            }
-            _ => {
-                text.push_str(": ");
-                write_value(text, value)?;
-            }
+            serde_json::Value::Null => true,
+            serde_json::Value::Array(items) => items.iter().any(has_null),
+            serde_json::Value::Object(map) => map.values().any(has_null),
+            _ => false,
         }
-        text.push('\n');
     }
-    Ok(())
+    if has_null(value) {
+        return Err(ConfigError::Refused {
+            source_of: "spec.config.merge".to_owned(),
+            problem: "null has no meaning in a configuration file; leave the key out".to_owned(),
+        });
+    }
+    Ok(value.to_string())
 }
 
-fn write_value(text: &mut String, value: &Value) -> Result<(), ConfigError> {
-    match value {
-        Value::Null => {
-            return Err(ConfigError::Refused {
-                source_of: "spec.config.merge".to_owned(),
-                problem: "null has no meaning in a configuration file; leave the key out".to_owned(),
-            });
+fn parse(source: &str, text: &str) -> Result<Map, ConfigError> {
+    let refused =
+        |error: config::Error| ConfigError::Refused { source_of: source.to_owned(), problem: words(&error) };
+    // A top level in braces is a map, as the server reads it.
+    Ok(Config::parse_text(text).map_err(refused)?.root)
+}
+
+/// The server's complaint, without the place in a file that nobody wrote.
+fn words(error: &config::Error) -> String {
+    match error {
+        config::Error::Invalid { problems, .. } => {
+            problems.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ")
         }
-        Value::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
-        Value::Number(number) => text.push_str(&number.to_string()),
-        Value::String(string) => text.push_str(&quote(string)),
-        Value::Array(items) => {
-            text.push('[');
-            for (index, item) in items.iter().enumerate() {
-                if index > 0 {
-                    text.push_str(", ");
-                }
-                write_value(text, item)?;
+        other => other.to_string(),
+    }
+}
+
+/// Finds who wrote what the server complains of: each source is tried alone.
+fn blame(error: &config::Error, sources: &[(String, Map)]) -> ConfigError {
+    let alone = |map: &Map| Settings::from_config(&Config { root: map.clone(), warnings: Vec::new() });
+    let guilty = sources
+        .iter()
+        .find_map(|(source, map)| alone(map).err().map(|error| (source.clone(), words(&error))));
+    let (source_of, problem) = guilty.unwrap_or_else(|| {
+        let several: Vec<&str> = sources.iter().map(|(source, _)| source.as_str()).collect();
+        (if several.is_empty() { "spec.config".to_owned() } else { several.join(" with ") }, words(error))
+    });
+    ConfigError::Refused { source_of, problem }
+}
+
+/// Merges maps key by key, whatever the case of a key; anything else is replaced.
+fn merge(into: &mut Map, from: &Map) {
+    for Entry { key, node } in from {
+        let known =
+            into.iter().map(|entry| &entry.key).find(|known| known.eq_ignore_ascii_case(key)).cloned();
+        let key = known.unwrap_or_else(|| key.clone());
+        let merged = match (into.find(&key).map(|node| &node.value), &node.value) {
+            (Some(Value::Map(inner)), Value::Map(from)) => {
+                let mut inner = inner.clone();
+                merge(&mut inner, from);
+                Node { value: Value::Map(inner), ..node.clone() }
             }
-            text.push(']');
-        }
-        Value::Object(map) => {
-            text.push_str("{\n");
-            write_map(text, map, 1)?;
-            text.push('}');
-        }
+            _ => node.clone(),
+        };
+        into.insert(key, merged);
     }
-    Ok(())
 }
 
-/// A word bare, anything else quoted with the escapes that the grammar knows.
-fn quote(string: &str) -> String {
-    let word = |c: char| c.is_ascii_lowercase() || c == '_';
-    if !string.is_empty()
-        && string.chars().all(word)
-        && !["true", "false", "yes", "no", "on", "off"].contains(&string)
-    {
-        return string.to_owned();
-    }
-    let mut quoted = String::with_capacity(string.len() + 2);
-    quoted.push('"');
-    for c in string.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            c if c.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", c as u32)),
-            c => quoted.push(c),
+/// Whether a dotted path exists, whatever the case of its keys.
+fn has(map: &Map, path: &str) -> bool {
+    let (head, rest) = path.split_once('.').map_or((path, None), |(head, rest)| (head, Some(rest)));
+    map.iter().filter(|entry| entry.key.eq_ignore_ascii_case(head)).any(|entry| {
+        match (&entry.node.value, rest) {
+            (_, None) => true,
+            (Value::Map(inner), Some(rest)) => has(inner, rest),
+            _ => false,
         }
-    }
-    quoted.push('"');
-    quoted
-}
-
-/// Digest of a configuration, as nats-server computes it (conf/parse.go: SHA-256 of the parsed tree's JSON
-/// with sorted keys, as Go's encoder writes it, which ends with a line feed).
-fn digest(tree: &Map<String, Value>) -> String {
-    let mut json = serde_json::to_string(tree).unwrap_or_default();
-    for (plain, escaped) in [("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")] {
-        json = json.replace(plain, escaped);
-    }
-    json.push('\n');
-    let hash = Sha256::digest(json.as_bytes());
-    format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    })
 }

@@ -5,3 +5,11 @@
 
 pub mod config;
 pub mod labels;
+mod objects;
+mod pods;
+
+pub use objects::{
+    CLUSTER_PORT_NAME, Resources, SystemSecret, client_service_url, config_secret_name, resources,
+    system_secret, system_secret_name,
+};
+pub use pods::{CONTAINER, template_hash};

@@ -1,0 +1,350 @@
+//! Every Kubernetes object of a cluster but the pods.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
+use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount, ServicePort, ServiceSpec};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::config::{CONFIG_FILE, Generation, headless_name};
+use super::{labels, pods};
+use crate::crd;
+use crate::validate::Cluster;
+
+/// Name of the route port, in Services and pods.
+pub const CLUSTER_PORT_NAME: &str = "cluster";
+/// Name of the monitoring port, in Services and pods.
+pub const MONITOR_PORT_NAME: &str = "monitor";
+/// Key of the route password in the system Secret.
+const ROUTE_PASSWORD: &str = "route-password";
+
+/// Everything that a cluster owns, in the order in which it is applied: what pods need comes first.
+#[derive(Clone, Debug)]
+pub struct Resources {
+    /// Identity of the pods; has no rights and no token.
+    pub service_account: ServiceAccount,
+    /// The configuration file.
+    pub config: Secret,
+    /// DNS name of all servers, ready or not.
+    pub headless: Service,
+    /// Where clients connect.
+    pub client: Service,
+    /// The servers.
+    pub stateful_set: StatefulSet,
+    /// Keeps drains to one server at a time; `None`: there must be none.
+    pub disruption_budget: Option<PodDisruptionBudget>,
+    /// Hash in the pod template's label.
+    pub template_hash: String,
+}
+
+/// Generated credentials, kept in a Secret of their own because they outlive every configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemSecret {
+    /// Password of routes.
+    pub route_password: String,
+}
+
+impl SystemSecret {
+    /// Reads the Secret; `None` if the password is missing, and a new one is to be made.
+    pub fn read(secret: &Secret) -> Option<Self> {
+        let bytes = &secret.data.as_ref()?.get(ROUTE_PASSWORD)?.0;
+        let route_password = String::from_utf8(bytes.clone()).ok().filter(|password| !password.is_empty())?;
+        Some(Self { route_password })
+    }
+}
+
+/// Builds all objects for a number of servers, which [`crate::rollout::plan`] chose.
+///
+/// `restarted_at` is the annotation [`labels::RESTARTED_AT`] of the cluster.
+pub fn resources(
+    cluster: &Cluster,
+    generation: &Generation,
+    restarted_at: Option<&str>,
+    servers: u32,
+) -> Resources {
+    let (template, template_hash) = pods::template(cluster, &generation.restart_digest, restarted_at);
+    Resources {
+        service_account: ServiceAccount {
+            metadata: metadata(cluster, &cluster.name),
+            automount_service_account_token: Some(false),
+            ..ServiceAccount::default()
+        },
+        config: config_secret(cluster, generation),
+        headless: headless(cluster),
+        client: client_service(cluster),
+        stateful_set: StatefulSet {
+            metadata: metadata(cluster, &cluster.name),
+            spec: Some(StatefulSetSpec {
+                replicas: Some(i32::try_from(servers).unwrap_or(i32::MAX)),
+                // We replace pods ourselves: one at a time, each behind the brokers' own health.
+                pod_management_policy: Some("Parallel".to_owned()),
+                update_strategy: Some(StatefulSetUpdateStrategy {
+                    type_: Some("OnDelete".to_owned()),
+                    ..StatefulSetUpdateStrategy::default()
+                }),
+                selector: selector(cluster),
+                service_name: Some(headless_name(cluster)),
+                template,
+                ..StatefulSetSpec::default()
+            }),
+            ..StatefulSet::default()
+        },
+        disruption_budget: cluster.disruption_budget.then(|| disruption_budget(cluster)),
+        template_hash,
+    }
+}
+
+/// Name of the Secret with the configuration file.
+pub fn config_secret_name(cluster: &str) -> String {
+    format!("{cluster}-config")
+}
+
+/// Name of the Secret with generated credentials.
+pub fn system_secret_name(cluster: &str) -> String {
+    format!("{cluster}-system")
+}
+
+/// The Secret with generated credentials.
+pub fn system_secret(cluster: &Cluster, system: &SystemSecret) -> Secret {
+    Secret {
+        metadata: metadata(cluster, &system_secret_name(&cluster.name)),
+        data: Some(BTreeMap::from([(ROUTE_PASSWORD.to_owned(), bytes(&system.route_password))])),
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    }
+}
+
+/// URL of the client Service inside the Kubernetes cluster.
+pub fn client_service_url(cluster: &Cluster) -> String {
+    format!("nats://{}.{}.svc:{}", cluster.name, cluster.namespace, cluster.listener.port)
+}
+
+fn config_secret(cluster: &Cluster, generation: &Generation) -> Secret {
+    let mut metadata = metadata(cluster, &config_secret_name(&cluster.name));
+    metadata.annotations = Some(BTreeMap::from([
+        (labels::CONFIG_DIGEST.to_owned(), generation.rendered.digest.clone()),
+        (labels::RESTART_DIGEST.to_owned(), generation.restart_digest.clone()),
+    ]));
+    Secret {
+        metadata,
+        data: Some(BTreeMap::from([(CONFIG_FILE.to_owned(), bytes(&generation.rendered.text))])),
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    }
+}
+
+fn headless(cluster: &Cluster) -> Service {
+    service(
+        cluster,
+        &headless_name(cluster),
+        ServiceSpec {
+            cluster_ip: Some("None".to_owned()),
+            // Servers must find each other before any of them is ready.
+            publish_not_ready_addresses: Some(true),
+            ports: Some(vec![
+                port(&cluster.listener.name, cluster.listener.port),
+                port(CLUSTER_PORT_NAME, cluster.route_port),
+                port(MONITOR_PORT_NAME, cluster.monitor_port),
+            ]),
+            ..ServiceSpec::default()
+        },
+    )
+}
+
+fn client_service(cluster: &Cluster) -> Service {
+    let type_ = match cluster.listener.expose {
+        crd::ExposeType::ClusterIP => "ClusterIP",
+        crd::ExposeType::NodePort => "NodePort",
+        crd::ExposeType::LoadBalancer => "LoadBalancer",
+    };
+    let mut service = service(
+        cluster,
+        &cluster.name,
+        ServiceSpec {
+            type_: Some(type_.to_owned()),
+            ports: Some(vec![port(&cluster.listener.name, cluster.listener.port)]),
+            ..ServiceSpec::default()
+        },
+    );
+    if !cluster.listener.service_annotations.is_empty() {
+        service.metadata.annotations = Some(cluster.listener.service_annotations.clone());
+    }
+    service
+}
+
+fn service(cluster: &Cluster, name: &str, spec: ServiceSpec) -> Service {
+    let spec = ServiceSpec { selector: Some(labels::selector(cluster)), ..spec };
+    Service { metadata: metadata(cluster, name), spec: Some(spec), ..Service::default() }
+}
+
+fn port(name: &str, number: u16) -> ServicePort {
+    ServicePort {
+        name: Some(name.to_owned()),
+        port: i32::from(number),
+        target_port: Some(IntOrString::String(name.to_owned())),
+        protocol: Some("TCP".to_owned()),
+        ..ServicePort::default()
+    }
+}
+
+fn disruption_budget(cluster: &Cluster) -> PodDisruptionBudget {
+    PodDisruptionBudget {
+        metadata: metadata(cluster, &cluster.name),
+        spec: Some(PodDisruptionBudgetSpec {
+            max_unavailable: Some(IntOrString::Int(1)),
+            selector: Some(selector(cluster)),
+            // A server that does not work protects nobody by staying on a node that must be drained.
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        ..PodDisruptionBudget::default()
+    }
+}
+
+fn selector(cluster: &Cluster) -> LabelSelector {
+    LabelSelector { match_labels: Some(labels::selector(cluster)), ..LabelSelector::default() }
+}
+
+fn metadata(cluster: &Cluster, name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(cluster.namespace.clone()),
+        labels: Some(labels::labels(cluster)),
+        // Whoever deletes the NatsCluster has all of this collected.
+        owner_references: Some(vec![OwnerReference {
+            api_version: format!("{}/{}", crd::GROUP, crd::VERSION),
+            kind: "NatsCluster".to_owned(),
+            name: cluster.name.clone(),
+            uid: cluster.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn bytes(text: &str) -> k8s_openapi::ByteString {
+    k8s_openapi::ByteString(text.as_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::config::{Placement, Reload, render};
+    use crate::validate::{Defaults, validate};
+    use serde_json::{Value, json};
+
+    fn built(spec: Value) -> (Cluster, Resources) {
+        let object = serde_json::from_value(json!({
+            "apiVersion": "starling.dev/v1alpha1", "kind": "NatsCluster",
+            "metadata": {"name": "orders", "namespace": "shop", "uid": "u-1"}, "spec": spec,
+        }))
+        .expect("a NatsCluster");
+        let cluster = validate(&object, &Defaults::default()).expect("valid");
+        let rendered = render(&cluster, &Placement::in_pod(&cluster), "secret", &[]).expect("renders");
+        let generation = Generation::after(None, rendered, Reload::Impossible);
+        let resources = resources(&cluster, &generation, None, cluster.servers_wanted());
+        (cluster, resources)
+    }
+
+    fn pod(resources: &Resources) -> Value {
+        serde_json::to_value(&resources.stateful_set).expect("JSON")["spec"]["template"]["spec"].clone()
+    }
+
+    #[test]
+    fn pods_pass_the_restricted_standard() {
+        let pod = pod(&built(json!({})).1);
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        let container = &pod["containers"][0]["securityContext"];
+        assert_eq!(container["allowPrivilegeEscalation"], false);
+        assert_eq!(container["readOnlyRootFilesystem"], true);
+        assert_eq!(container["capabilities"]["drop"], json!(["ALL"]));
+    }
+
+    #[test]
+    fn a_leaving_pod_gets_its_lame_duck_time() {
+        let pod = pod(&built(json!({"config": {"lameDuckDuration": "2m"}})).1);
+        assert_eq!(pod["terminationGracePeriodSeconds"], 150);
+        let stop = &pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"];
+        assert_eq!(*stop, json!(["/starling-server", "drain", "--wait"]));
+    }
+
+    #[test]
+    fn the_operator_replaces_pods_itself() {
+        let set = built(json!({})).1.stateful_set.spec.expect("spec");
+        assert_eq!(set.pod_management_policy.as_deref(), Some("Parallel"));
+        assert_eq!(set.update_strategy.and_then(|strategy| strategy.type_).as_deref(), Some("OnDelete"));
+    }
+
+    #[test]
+    fn the_hash_follows_what_reaches_pods_and_nothing_else() {
+        let hash = |spec| built(spec).1.template_hash;
+        let base = hash(json!({}));
+        assert_eq!(
+            base,
+            hash(json!({"replicas": 5, "paused": true, "disruptionBudget": {"mode": "Disabled"}}))
+        );
+        for spec in [
+            json!({"image": "other:1"}),
+            json!({"config": {"maxPayload": "2Mi"}}),
+            json!({"podTemplate": {"annotations": {"a": "b"}}}),
+            json!({"resources": {"limits": {"memory": "1Gi"}}}),
+            json!({"topology": {"host": "Required"}}),
+        ] {
+            assert_ne!(base, hash(spec.clone()), "{spec}");
+        }
+    }
+
+    #[test]
+    fn the_overlay_adds_to_the_pod_and_cannot_take_its_identity() {
+        let (_, resources) = built(json!({"podTemplate": {
+            "labels": {"team": "a", "app.kubernetes.io/instance": "other"},
+            "spec": {
+                "priorityClassName": "high",
+                "containers": [
+                    {"name": "nats", "env": [{"name": "X", "value": "1"}]},
+                    {"name": "extra", "image": "extra:1"},
+                ],
+            },
+        }}));
+        let pod = pod(&resources);
+        assert_eq!(pod["priorityClassName"], "high");
+        assert_eq!(pod["containers"].as_array().map(Vec::len), Some(2));
+        assert_eq!(pod["containers"][0]["name"], "nats");
+        assert_eq!(pod["containers"][0]["env"].as_array().map(Vec::len), Some(2));
+        let template = resources.stateful_set.spec.expect("spec").template;
+        let labels = template.metadata.and_then(|metadata| metadata.labels).expect("labels");
+        assert_eq!(labels["app.kubernetes.io/instance"], "orders");
+        assert_eq!(labels["team"], "a");
+    }
+
+    #[test]
+    fn every_object_is_owned_and_labelled() {
+        let (_, resources) = built(json!({}));
+        let all = [
+            resources.service_account.metadata,
+            resources.config.metadata,
+            resources.headless.metadata,
+            resources.client.metadata,
+            resources.stateful_set.metadata,
+            resources.disruption_budget.expect("on by default").metadata,
+        ];
+        for metadata in all {
+            let owner = metadata.owner_references.expect("owned").remove(0);
+            assert_eq!((owner.uid.as_str(), owner.controller), ("u-1", Some(true)));
+            assert_eq!(metadata.labels.expect("labelled")[labels::MANAGED_BY], "starling-operator");
+        }
+    }
+
+    #[test]
+    fn routes_lead_through_the_headless_service() {
+        let (_, resources) = built(json!({}));
+        let data = resources.config.data.expect("data");
+        let text = String::from_utf8(data[CONFIG_FILE].0.clone()).expect("text");
+        assert!(text.contains("nats-route://route:secret@orders-headless.shop.svc:6222"), "{text}");
+    }
+}
