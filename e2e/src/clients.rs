@@ -51,21 +51,10 @@ impl Watched {
         self.client.server_info().server_name
     }
 
-    /// Servers it knows of, by INFO.
-    pub fn known(&self) -> usize {
-        self.client.server_info().connect_urls.len()
-    }
-
-    /// Waits until it knows so many servers.
-    pub async fn learn(&self, servers: usize, patience: Duration) -> Result<()> {
-        let learned = async {
-            while self.known() != servers {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        if timeout(patience, learned).await.is_err() {
-            bail!("the client knows of {} servers after {patience:?}, not {servers}", self.known());
-        }
+    /// Fails unless the INFO of its connect named so many servers: to these it can go.
+    pub fn expect_known(&self, servers: usize) -> Result<()> {
+        let known = self.client.server_info().connect_urls.len();
+        ensure!(known == servers, "a client that just connected knows {known} servers, not {servers}");
         Ok(())
     }
 }

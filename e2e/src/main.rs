@@ -6,12 +6,15 @@ mod clients;
 mod differential;
 mod http;
 mod images;
+mod info_watcher;
 mod kubernetes;
 mod main_job;
 mod manifests;
 mod process;
 mod provider;
 mod scenario;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -57,8 +60,18 @@ enum Task {
     Differential(differential::DifferentialArguments),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
         Task::Images(arguments) => arguments.write().map(|_| ()),
         Task::Pack(arguments) => arguments.write(),
         Task::Up { provider, images } => {

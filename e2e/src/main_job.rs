@@ -2,17 +2,17 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use async_nats::Event;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use crate::clients::{Watched, exchange, request};
 use crate::images::target_folder;
+use crate::info_watcher::InfoWatcher;
 use crate::process::{eventually, project_root};
 
 /// Arguments of `main-job`.
@@ -64,39 +64,50 @@ impl MainJobArguments {
         }
         let start = Instant::now();
         let job = Job::start(&mut command)?;
-        let urls = job.servers(3, Duration::from_secs(60))?;
-        println!("3 servers {:.1} s after `up`", start.elapsed().as_secs_f64());
-        runtime.block_on(use_all(&urls))?;
-        let first = urls.first().context("no URL")?;
-        let watched = runtime.block_on(Watched::connect(first))?;
-        for replicas in [5, 2] {
-            let start = Instant::now();
-            std::fs::write(&file, text.replace("replicas: 3", &format!("replicas: {replicas}")))?;
-            runtime.block_on(watched.learn(replicas, Duration::from_secs(60)))?;
-            println!(
-                "a connected client knew of {replicas} servers {:.1} s after the file was changed",
-                start.elapsed().as_secs_f64()
-            );
-        }
-        ensure!(watched.count(&Event::Disconnected) == 0, "the client was disconnected");
-        std::fs::write(&file, "apiVersion: starling.dev/v1alpha1\nkind: NatsCluster\nspec: {replicas: [\n")?;
-        eventually("the broken file is reported with its line", Duration::from_secs(10), || {
-            let lines = job.lines();
-            let told = lines.iter().any(|line| line.contains("cluster.yaml:") || line.contains("line"));
-            ensure!(told, "printed: {lines:?}");
-            Ok(())
-        })?;
-        ensure!(watched.known() == 2, "a broken file changed the cluster");
-        runtime.block_on(async { watched.client.flush().await })?;
+        let used = follow(&job, &runtime, &file, &text, start);
+        let urls = used.with_context(|| format!("it printed:\n{}", job.lines().join("\n")))?;
         job.interrupt(&urls)
     }
+}
+
+/// The cluster is used, follows its file up and down, and ignores a file that is broken.
+fn follow(
+    job: &Job,
+    runtime: &tokio::runtime::Runtime,
+    file: &Path,
+    text: &str,
+    start: Instant,
+) -> Result<Vec<String>> {
+    let urls = job.servers(3, Duration::from_secs(60))?;
+    println!("3 servers {:.1} s after `up`", start.elapsed().as_secs_f64());
+    runtime.block_on(use_all(&urls))?;
+    let first = urls.first().context("no URL")?;
+    let watcher = InfoWatcher::connect(first)?;
+    for replicas in [5, 2] {
+        let start = Instant::now();
+        std::fs::write(file, text.replace("replicas: 3", &format!("replicas: {replicas}")))?;
+        watcher.learn(replicas, Duration::from_secs(60))?;
+        println!(
+            "a connected client knew of {replicas} servers {:.1} s after the file was changed",
+            start.elapsed().as_secs_f64()
+        );
+    }
+    std::fs::write(file, "apiVersion: starling.dev/v1alpha1\nkind: NatsCluster\nspec: {replicas: [\n")?;
+    eventually("the broken file is reported with its line", Duration::from_secs(10), || {
+        let lines = job.lines();
+        let told = lines.iter().any(|line| line.contains("cluster.yaml:") || line.contains("line"));
+        ensure!(told, "printed: {lines:?}");
+        Ok(())
+    })?;
+    ensure!(watcher.known() == 2 && !watcher.is_closed(), "a broken file changed the cluster");
+    Ok(urls)
 }
 
 async fn use_all(urls: &[String]) -> Result<()> {
     let mut clients = Vec::new();
     for url in urls {
         let watched = Watched::connect(url).await?;
-        watched.learn(urls.len(), Duration::from_secs(10)).await?;
+        watched.expect_known(urls.len())?;
         clients.push(watched.client);
     }
     for (i, from) in clients.iter().enumerate() {

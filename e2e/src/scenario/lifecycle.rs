@@ -9,6 +9,7 @@ use futures::StreamExt;
 use super::Context;
 use super::nats_cluster::{NatsCluster, READY_TIMEOUT, Server};
 use crate::clients::{Traffic, Watched, exchange, request, share, wait_for_interest};
+use crate::info_watcher::InfoWatcher;
 use crate::kubernetes::shown;
 use crate::process::project_root;
 
@@ -79,20 +80,18 @@ async fn use_all(servers: &[Server]) -> Result<String> {
 fn grow(context: &Context, name: &str) -> Result<String> {
     let cluster = NatsCluster::new(&context.kubernetes, name);
     let first = cluster.servers()?.into_iter().next().context("no server")?;
-    let watched = context.runtime.block_on(async {
-        let watched = Watched::connect(&first.url()).await?;
-        watched.learn(3, Duration::from_secs(10)).await?;
-        anyhow::Ok(watched)
-    })?;
+    let watched = context.runtime.block_on(Watched::connect(&first.url()))?;
+    watched.expect_known(3)?;
+    let watcher = InfoWatcher::connect(&first.url())?;
+    watcher.learn(3, Duration::from_secs(10))?;
     let start = Instant::now();
     cluster.scale(5)?;
-    context.runtime.block_on(watched.learn(5, LEARN_TIMEOUT))?;
-    let learned = jiff::Timestamp::now();
+    let learned = watcher.learn(5, LEARN_TIMEOUT)?;
     let after_scale = shown(start);
     let servers = cluster.wait_ready(5)?;
     let ready = shown(start);
     ensure!(watched.count(&Event::Disconnected) == 0, "the client was disconnected");
-    ensure!(watched.count(&Event::Connected) == 1, "the client connected anew");
+    ensure!(!watcher.is_closed(), "the client that listens for INFO was disconnected");
     let mut started = Vec::new();
     for server in servers.iter().skip(3) {
         let variables = server.monitor("/varz")?;
@@ -134,6 +133,8 @@ fn shrink(context: &Context, name: &str) -> Result<String> {
         }
         anyhow::Ok((publisher, subscriber, traffic, moving))
     })?;
+    let watcher = InfoWatcher::connect(&first.url())?;
+    watcher.learn(5, Duration::from_secs(10))?;
     let start = Instant::now();
     cluster.scale(2)?;
     let ready = context.kubernetes.wait_for("2 servers, Ready", READY_TIMEOUT, || cluster.expect_ready(2));
@@ -141,12 +142,12 @@ fn shrink(context: &Context, name: &str) -> Result<String> {
     context.runtime.block_on(async {
         let count = traffic.finish().await?;
         let survivors = ready?;
+        watcher.learn(2, Duration::from_secs(10))?;
         for client in [&publisher, &subscriber] {
             ensure!(
                 client.count(&Event::Disconnected) == 0,
                 "a client of a surviving server was disconnected"
             );
-            client.learn(2, Duration::from_secs(10)).await?;
         }
         for client in &mut moving {
             check_moved(client, &publisher.client, &survivors).await?;

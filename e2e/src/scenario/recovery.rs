@@ -29,11 +29,8 @@ fn kill_pod(context: &Context) -> Result<String> {
     let cluster = NatsCluster::new(&context.kubernetes, "recovery");
     let servers = cluster.servers()?;
     let victim = servers.get(1).context("no second server")?.clone();
-    let watched = context.runtime.block_on(async {
-        let watched = Watched::connect(&victim.url()).await?;
-        watched.learn(3, Duration::from_secs(10)).await?;
-        anyhow::Ok(watched)
-    })?;
+    let watched = context.runtime.block_on(Watched::connect(&victim.url()))?;
+    watched.expect_known(3)?;
     let start = Instant::now();
     context.kubernetes.kubectl(&["delete", "pod", &victim.name, "--grace-period=0", "--force"])?;
     let servers = context.kubernetes.wait_for("the pod is back", Duration::from_secs(90), || {
