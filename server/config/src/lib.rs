@@ -5,8 +5,31 @@
 //! options and what may change while a server runs. Never opens a file, reads the environment or a clock:
 //! those are arguments.
 
+pub mod accounts;
+pub mod address;
+pub mod auth;
+pub mod cluster;
+pub mod duration;
 pub mod error;
+pub mod flags;
 pub mod grammar;
+pub mod nkey;
+pub mod permissions;
+pub mod settings;
+pub mod tls;
+pub mod trust;
 
+mod read;
+mod reader;
+mod render;
+mod sharing;
+mod tree;
+mod unsupported;
+
+pub use address::{Port, ServerUrl};
 pub use error::{Error, Position, Problem};
+pub use flags::{Command, Flags};
 pub use grammar::{Config, Environment, Loader};
+pub use read::Checked;
+pub use render::{render, to_config};
+pub use settings::Settings;
