@@ -5,6 +5,7 @@
 
 use crate::interest::{Change, Interest, NONE};
 use crate::link::{FLAG_ACCOUNT_IMPLIED, Link};
+use hashbrown::HashMap;
 use parking_lot::{RwLock, RwLockWriteGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
@@ -34,6 +35,10 @@ struct Shared {
     interest: Interest,
     routes: Vec<Arc<Link>>,
 }
+
+/// What one route said: numbers of its subscriptions by account, filter and queue group. A number lives as long
+/// as the filter and the group that it names.
+pub type RemoteInterest = HashMap<(u32, u32, u32), u32>;
 
 /// Links whose output grew and must be flushed by the caller.
 pub type Dirty = Vec<Arc<Link>>;
@@ -220,33 +225,55 @@ impl Account {
         self.remove(&mut shared, route, numbers, false, dirty);
     }
 
-    /// Interest of another server, heard over `route`. `known` is its number if it was heard before; returns it.
+    /// Interest of another server, heard over `route`; heard again, it only changes the weight. `known` is what
+    /// that route said before.
     pub fn remote_subscribe(
         &self,
         route: &Link,
-        known: Option<u32>,
+        known: &mut RemoteInterest,
         filter: &[u8],
         queue: Option<&[u8]>,
         weight: u32,
-    ) -> u32 {
+    ) {
         let mut shared = self.shared.write();
-        let number = match known.filter(|number| shared.interest.is_of(*number, route.index)) {
-            Some(number) => number,
+        let key = self.remote_key(&shared.interest, filter, queue);
+        let number = match key.and_then(|key| known.get(&key)) {
+            Some(number) => *number,
             None => {
                 route.subscriptions.fetch_add(1, Relaxed);
-                shared.interest.insert(filter, queue, &[], route.index, false).0
+                let (number, _) = shared.interest.insert(filter, queue, &[], route.index, false);
+                let record = shared.interest.get(number);
+                known.insert((self.index, record.filter.value(), record.queue), number);
+                number
             }
         };
         shared.interest.set_weight(number, weight.max(1));
         drop(shared);
         self.bump(filter);
-        number
     }
 
     /// Interest of another server that ended.
-    pub fn remote_unsubscribe(&self, route: &Link, number: u32) {
+    pub fn remote_unsubscribe(
+        &self,
+        route: &Link,
+        known: &mut RemoteInterest,
+        filter: &[u8],
+        queue: Option<&[u8]>,
+    ) {
         let mut shared = self.shared.write();
-        self.remove(&mut shared, route, [number], false, &mut Vec::new());
+        let key = self.remote_key(&shared.interest, filter, queue);
+        if let Some(number) = key.and_then(|key| known.remove(&key)) {
+            self.remove(&mut shared, route, [number], false, &mut Vec::new());
+        }
+    }
+
+    fn remote_key(&self, interest: &Interest, filter: &[u8], queue: Option<&[u8]>) -> Option<(u32, u32, u32)> {
+        let filter = interest.find(filter)?;
+        let queue = match queue {
+            Some(name) => interest.queue_number(name)?,
+            None => NONE,
+        };
+        Some((self.index, filter.value(), queue))
     }
 
     /// Sets when a subscription ends; `true` when that many messages were delivered already.

@@ -95,6 +95,7 @@ pub struct Interest {
     long_sids: HashMap<u32, Box<[u8]>>,
     progress: RwLock<HashMap<u32, Arc<Progress>>>,
     live: usize,
+    added: u64,
 }
 
 struct QueueNames {
@@ -170,6 +171,7 @@ impl Interest {
             long_sids: HashMap::new(),
             progress: RwLock::default(),
             live: 0,
+            added: 0,
         }
     }
 
@@ -219,6 +221,7 @@ impl Interest {
         }
         self.filters[place].first = number;
         self.live += 1;
+        self.added += 1;
         let change = local.then(|| self.count(id, queue, true)).flatten();
         (number, change)
     }
@@ -363,6 +366,11 @@ impl Interest {
         self.trie.text(filter, out);
     }
 
+    /// The filter of that text, if anybody subscribed to it.
+    pub fn find(&self, filter: &[u8]) -> Option<FilterId> {
+        self.trie.find(filter)
+    }
+
     /// Name of a queue group; empty for [`NONE`].
     pub fn queue_name(&self, queue: u32) -> &[u8] {
         self.queues.name(queue)
@@ -382,9 +390,14 @@ impl Interest {
         self.progress.write().entry(number).or_insert_with(fresh).clone()
     }
 
-    /// Messages delivered to a subscription so far.
-    pub fn delivered(&self, number: u32) -> u64 {
-        self.progress.read().get(&number).map_or(0, |p| p.delivered.load(Relaxed))
+    /// Messages delivered to a subscription so far, and after how many it ends (0 for never).
+    pub fn progress_of(&self, number: u32) -> (u64, u64) {
+        self.progress.read().get(&number).map_or((0, 0), |p| (p.delivered.load(Relaxed), p.max.load(Relaxed)))
+    }
+
+    /// Subscriptions ever added and ever removed.
+    pub fn changes(&self) -> (u64, u64) {
+        (self.added, self.added - self.live as u64)
     }
 
     /// Live subscriptions.

@@ -172,6 +172,10 @@ pub struct About {
     pub account: String,
     /// Id of the server at the other end of a route.
     pub remote_id: String,
+    /// This server opened the connection.
+    pub solicited: bool,
+    /// It was opened because the configuration names its address.
+    pub configured: bool,
     /// Transport security as /connz shows it, empty without TLS: version and cipher suite.
     pub tls: (String, String),
 }
@@ -266,6 +270,14 @@ impl Link {
             congested: AtomicBool::new(false),
             congestion: Mutex::new(Congestion::default()),
         }
+    }
+
+    /// How log lines name it: `127.0.0.1:50312 - cid:7`.
+    pub fn describe(&self) -> String {
+        let about = self.about.lock();
+        let kind = if self.kind == LinkKind::Route { "rid" } else { "cid" };
+        let open = if about.ip.contains(':') { ("[", "]") } else { ("", "") };
+        format!("{}{}{}:{} - {kind}:{}", open.0, about.ip, open.1, about.port, self.id)
     }
 
     /// Whether a flag is set.

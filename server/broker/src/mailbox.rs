@@ -4,7 +4,6 @@
 //! carries messages of publishers: those go straight to a link's output.
 
 use crate::link::{CloseReason, Link};
-use bytes::Bytes;
 use parking_lot::Mutex;
 use std::any::Any;
 use std::sync::Arc;
@@ -33,8 +32,6 @@ pub enum Command {
     Flush(Arc<Link>),
     /// The transport's writable edge may have been used up by another thread: look again.
     Writable(u32),
-    /// Send these protocol bytes to every client that understands asynchronous INFO.
-    Broadcast(Bytes),
     /// Something that only the driver or the assembly understands.
     Other(Box<dyn Any + Send>),
 }

@@ -327,8 +327,10 @@ fn append(queue: &mut VecDeque<Chunk>, rendering: &mut Rendering<'_>, mut skip: 
         }
         match segment {
             Segment::Body(message, ..) if len - skip >= BY_REFERENCE_BYTES => {
-                let whole = match rendering.bodies.get(message as usize).cloned().flatten() {
-                    Some(body) => body,
+                // a receiver without headers gets a shorter body of the same message
+                let kept = rendering.bodies.get(message as usize).and_then(Option::as_ref);
+                let whole = match kept.filter(|body| body.len() == len) {
+                    Some(body) => body.clone(),
                     None => {
                         let body = Bytes::copy_from_slice(rendering.slice(segment));
                         if let Some(place) = rendering.bodies.get_mut(message as usize) {

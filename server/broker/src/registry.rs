@@ -20,7 +20,7 @@ pub struct Broker {
     mailboxes: Vec<Arc<Mailbox>>,
     links: RwLock<Links>,
     accounts: RwLock<Accounts>,
-    routes: RwLock<Vec<(Arc<Link>, RouteScope)>>,
+    routes: RwLock<Vec<(Arc<Link>, Carries)>>,
     next_id: AtomicU64,
     seed: u64,
     /// Bytes that may wait on one link before it is cut off as a slow consumer.
@@ -29,38 +29,8 @@ pub struct Broker {
     pub slow_consumers: [AtomicU64; 2],
 }
 
-/// Which accounts a route connection carries (nats-server's route pooling, v2 routes).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RouteScope {
-    /// All accounts that hash to this place of a pool of that size.
-    Pool {
-        /// This connection's place.
-        index: usize,
-        /// Connections in the pool; 1 or less carries all.
-        size: usize,
-        /// Accounts that have a connection of their own.
-        pinned: Vec<String>,
-    },
-    /// One account only.
-    Pinned(String),
-}
-
-impl RouteScope {
-    /// Whether the connection carries `account`.
-    pub fn carries(&self, account: &str) -> bool {
-        match self {
-            RouteScope::Pinned(name) => name == account,
-            RouteScope::Pool { pinned, .. } if pinned.iter().any(|p| p == account) => false,
-            RouteScope::Pool { index, size, .. } => *size <= 1 || pool_index(account, *size) == *index,
-        }
-    }
-}
-
-/// Place in the pool of the connection that carries an account (nats-server `computeRoutePoolIdx`: FNV-1a).
-pub fn pool_index(account: &str, pool_size: usize) -> usize {
-    let hash = account.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash as usize % pool_size.max(1)
-}
+/// Says whether a route connection carries an account (nats-server's route pooling decides).
+pub type Carries = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 #[derive(Default)]
 struct Links {
@@ -167,8 +137,8 @@ impl Broker {
             accounts.by_name.insert(name.into(), index);
             account
         };
-        for (route, scope) in self.routes.read().iter() {
-            if scope.carries(name) {
+        for (route, carries) in self.routes.read().iter() {
+            if carries(name) {
                 account.add_route(route, &mut dirty);
             }
         }
@@ -187,10 +157,10 @@ impl Broker {
     }
 
     /// A route finished its handshake: it hears of the interest of the accounts that it carries.
-    pub fn add_route(&self, link: &Arc<Link>, scope: RouteScope, dirty: &mut Dirty) {
-        self.routes.write().push((link.clone(), scope.clone()));
+    pub fn add_route(&self, link: &Arc<Link>, carries: Carries, dirty: &mut Dirty) {
+        self.routes.write().push((link.clone(), carries.clone()));
         for account in self.accounts() {
-            if scope.carries(&account.name) {
+            if carries(&account.name) {
                 account.add_route(link, dirty);
             }
         }

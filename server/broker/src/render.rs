@@ -166,10 +166,21 @@ impl Scratch {
     }
 
     /// `RMSG account subject …` (`HMSG` with headers) for another server. `account` is empty when the route
-    /// carries one account only; `queues` are the groups that the server is to choose a member of.
-    pub fn routed(&mut self, read: &[u8], number: u32, publish: &Publish, account: &[u8], queues: &[u8]) {
+    /// carries one account only; `queues` are the groups that the server is to choose a member of; without
+    /// `headers` the header block is cut off.
+    pub fn routed(
+        &mut self,
+        read: &[u8],
+        number: u32,
+        publish: &Publish,
+        account: &[u8],
+        queues: &[u8],
+        headers: bool,
+    ) {
         let subject = publish.subject_range();
         let reply = publish.reply_range();
+        let stripped = Publish { body: publish.body + publish.header_len, header_len: 0, verbatim: false, ..*publish };
+        let publish = if headers { publish } else { &stripped };
         self.reserve(16 + account.len() + subject.len() + queues.len() + reply.len() + 32);
         self.bytes_of(if publish.header_len > 0 { b"HMSG " } else { b"RMSG " });
         if !account.is_empty() {

@@ -10,7 +10,7 @@ use crate::cache::PlanCache;
 use crate::link::{CloseReason, FLAG_ACCOUNT_IMPLIED, FLAG_HEADERS, FLAG_NO_ECHO, Link, LinkKind};
 use crate::mailbox::Command;
 use crate::output::{Delivered, Rendering, Segment};
-use crate::plan::Plan;
+use crate::plan::{Plan, Target};
 use crate::registry::Broker;
 use crate::render::Scratch;
 use bytes::Bytes;
@@ -244,6 +244,11 @@ impl Router {
         plan
     }
 
+    /// Whether messages wait for [`finish`](Self::finish).
+    pub fn has_staged(&self) -> bool {
+        !self.messages.is_empty()
+    }
+
     /// Hands every receiver its part of the batch. `read` must be the buffer that the messages were parsed
     /// from, with [`READ_PADDING`] bytes behind the last one.
     #[inline]
@@ -314,7 +319,7 @@ impl Router {
                     for place in 0..plan.groups.len() {
                         match self.draw(&plan, place, from) {
                             Some(Draw::Local(target)) => {
-                                self.stage_target(&plan, number as u32, message.plan, target, from);
+                                self.stage_granted(&plan, number as u32, message.plan, target);
                             }
                             Some(Draw::Route(route)) => drawn.push((route, place)),
                             None => {}
@@ -327,7 +332,7 @@ impl Router {
                         let name = &read[from_byte as usize..to_byte as usize];
                         let Some(place) = plan.groups.iter().position(|g| *g.name == *name) else { continue };
                         if let Some(Draw::Local(target)) = self.draw(&plan, place, from) {
-                            self.stage_target(&plan, number as u32, message.plan, target, from);
+                            self.stage_granted(&plan, number as u32, message.plan, target);
                         }
                     }
                 }
@@ -354,16 +359,14 @@ impl Router {
 
     fn stage_target(&mut self, plan: &Plan, message: u32, plan_place: u32, target: u32, from: &Arc<Link>) {
         let to = &plan.targets[target as usize];
-        if Arc::ptr_eq(&to.link, from) && from.has(FLAG_NO_ECHO) {
-            return;
+        if !(Arc::ptr_eq(&to.link, from) && from.has(FLAG_NO_ECHO)) && grant(to) {
+            self.stage_granted(plan, message, plan_place, target);
         }
-        let (granted, last) = to.progress.take(1);
-        if last {
-            to.link.owner.post(ended(&to.link, to.subscription));
-        }
-        if granted > 0 {
-            self.stage(to.link.index, Op { message, target, names: (0, 0) }, plan_place, false);
-        }
+    }
+
+    fn stage_granted(&mut self, plan: &Plan, message: u32, plan_place: u32, target: u32) {
+        let index = plan.targets[target as usize].link.index;
+        self.stage(index, Op { message, target, names: (0, 0) }, plan_place, false);
     }
 
     #[inline]
@@ -386,7 +389,9 @@ impl Router {
             for step in 0..group.local.len() {
                 let target = group.local[(first + step) % group.local.len()];
                 let to = &plan.targets[target as usize];
-                if to.link.close_reason().is_none() && !(Arc::ptr_eq(&to.link, from) && from.has(FLAG_NO_ECHO)) {
+                let own = Arc::ptr_eq(&to.link, from) && from.has(FLAG_NO_ECHO);
+                // a member at its maximum leaves the message to the others
+                if !own && to.link.close_reason().is_none() && grant(to) {
                     return Some(Draw::Local(target));
                 }
             }
@@ -445,11 +450,12 @@ impl Router {
 
     fn render_routed(&mut self, link: &Link, read: &[u8], ops: &[Op]) {
         let implied = link.has(FLAG_ACCOUNT_IMPLIED);
+        let headers = link.has(FLAG_HEADERS);
         for op in ops {
             let message = &self.messages[op.message as usize];
             let names = &self.names[op.names.0 as usize..op.names.1 as usize];
             let account: &[u8] = if implied { &[] } else { &self.plans[message.plan as usize].account };
-            self.scratch.routed(read, op.message, &message.publish, account, names);
+            self.scratch.routed(read, op.message, &message.publish, account, names, headers);
         }
     }
 
@@ -507,6 +513,12 @@ impl Router {
         self.settle(link, delivered);
     }
 
+    /// Writes what waits for one link, as far as its transport takes it: its last words before it is closed.
+    pub fn flush_link(&mut self, link: &Arc<Link>) {
+        let delivered = link.output.flush(&*link.transport);
+        self.settle(link, delivered);
+    }
+
     /// Links that somebody else's change left with something to write.
     pub fn dirty(&mut self) -> &mut Dirty {
         &mut self.dirty
@@ -554,6 +566,15 @@ fn is_reserved(subject: &[u8]) -> bool {
 enum Draw {
     Local(u32),
     Route(u32),
+}
+
+/// Takes one delivery of a subscription, unless it is at its maximum. Its owner hears of the last one.
+fn grant(to: &Target) -> bool {
+    let (granted, last) = to.progress.take(1);
+    if last {
+        to.link.owner.post(ended(&to.link, to.subscription));
+    }
+    granted > 0
 }
 
 fn ended(link: &Arc<Link>, subscription: u32) -> Command {

@@ -123,6 +123,9 @@ impl Client {
 
     /// Hands over what is staged, behind the replies given so far.
     pub fn settle(&mut self, read: &[u8], context: &mut Context<'_>) {
+        if !context.router.has_staged() {
+            return;
+        }
         if !context.reply.is_empty() {
             context.router.push_protocol(&self.link, context.reply);
             context.reply.clear();

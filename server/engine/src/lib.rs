@@ -3,7 +3,11 @@
 //! Owns the connections of one thread: their sessions, their unfinished input and the worker's router. Never
 //! opens a socket, reads a clock or starts a thread; `node` drives it with real ones, `sim` with a seed.
 
+mod hub;
 mod input;
+mod route;
 mod worker;
 
+pub use hub::{Hub, Outside};
+pub use route::RouteOpening;
 pub use worker::{Accepted, Progress, Settings, Worker};

@@ -1,6 +1,8 @@
 //! One thread's share of the broker.
 
+use crate::hub::Hub;
 use crate::input::{Input, Unfinished};
+use crate::route::{Route, RouteOpening};
 use broker::link::{About, FLAG_ASYNC_INFO};
 use broker::mailbox::Command;
 use broker::{Account, Broker, CloseReason, Link, LinkKind, Router, Transport};
@@ -28,8 +30,8 @@ pub struct Accepted {
     pub about: About,
     /// The server's first bytes, `INFO …`.
     pub greeting: Vec<u8>,
-    /// The account of those who do not authenticate.
-    pub account: Arc<Account>,
+    /// How it came to be, when it is a route.
+    pub route: Option<RouteOpening>,
 }
 
 /// What a link is to the worker after bytes were handled.
@@ -43,9 +45,15 @@ pub enum Progress {
     Closed(CloseReason),
 }
 
+/// The protocol of a connection.
+enum Session {
+    Client(Box<Client>),
+    Route(Box<Route>),
+}
+
 struct Entry {
     link: Arc<Link>,
-    session: Client,
+    session: Session,
     unfinished: Unfinished,
     /// When it was paused; 0 while it is not.
     paused_nanos: u64,
@@ -63,7 +71,11 @@ pub struct Worker {
     live: usize,
     paused: Vec<u32>,
     settings: Arc<Settings>,
+    /// The account of clients that do not authenticate.
+    account: Arc<Account>,
+    hub: Option<Arc<Hub>>,
     reply: Vec<u8>,
+    now_nanos: u64,
     /// Where the slow walk over all links stands.
     cursor: usize,
 }
@@ -72,6 +84,8 @@ impl Worker {
     /// Worker number `number` of `broker`.
     pub fn new(number: usize, broker: Arc<Broker>, settings: Arc<Settings>, seed: u64) -> Worker {
         Worker {
+            account: broker.account(broker::registry::GLOBAL_ACCOUNT),
+            hub: None,
             number,
             router: Router::new(broker, seed),
             input: Input::new(),
@@ -81,6 +95,7 @@ impl Worker {
             paused: Vec::new(),
             settings,
             reply: Vec::new(),
+            now_nanos: 0,
             cursor: 0,
         }
     }
@@ -100,8 +115,9 @@ impl Worker {
         self.free.last().copied().unwrap_or(self.entries.len() as u32)
     }
 
-    /// Takes a connection in under [`next_token`](Self::next_token) and greets it.
-    pub fn accept(&mut self, accepted: Accepted, now_nanos: u64) -> u32 {
+    /// Takes a connection in under [`next_token`](Self::next_token) and greets it. `None`: a route that is not
+    /// wanted any more.
+    pub fn accept(&mut self, accepted: Accepted, now_nanos: u64) -> Option<Arc<Link>> {
         let token = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() as u32 - 1
@@ -109,13 +125,38 @@ impl Worker {
         let broker = self.router.broker().clone();
         let link =
             broker.open(accepted.kind, self.number, token, accepted.id, accepted.transport, accepted.about);
-        let session =
-            Client::new(link.clone(), accepted.account, &mut self.router, &self.settings.client, now_nanos);
+        let session = match accepted.route {
+            None => {
+                let (account, policy) = (self.account.clone(), &self.settings.client);
+                let client = Client::new(link.clone(), account, &mut self.router, policy, now_nanos);
+                Some(Session::Client(Box::new(client)))
+            }
+            Some(opening) => {
+                let route = self.hub.clone().and_then(|hub| Route::open(link.clone(), hub, opening, now_nanos));
+                route.map(|route| Session::Route(Box::new(route)))
+            }
+        };
+        let Some(session) = session else {
+            link.close(CloseReason::DuplicateRoute);
+            broker.forget(&link);
+            self.free.push(token);
+            return None;
+        };
         self.router.deliver_protocol(&link, &accepted.greeting);
-        self.entries[token as usize] =
-            Some(Entry { link, session, unfinished: Unfinished::default(), paused_nanos: 0, stuck_nanos: 0 });
+        self.entries[token as usize] = Some(Entry {
+            link: link.clone(),
+            session,
+            unfinished: Unfinished::default(),
+            paused_nanos: 0,
+            stuck_nanos: 0,
+        });
         self.live += 1;
-        token
+        Some(link)
+    }
+
+    /// Makes this worker one of a cluster.
+    pub fn join(&mut self, hub: Arc<Hub>) {
+        self.hub = Some(hub);
     }
 
     fn entry(&mut self, token: u32) -> Option<&mut Entry> {
@@ -140,21 +181,34 @@ impl Worker {
             return Progress::Closed(CloseReason::ClientClosed);
         };
         let (buffer, end) = self.input.take(&mut entry.unfinished, read);
+        self.now_nanos = now_nanos;
         self.router.begin(now_nanos, filled, busy);
-        let mut context = Context {
-            router: &mut self.router,
-            policy: &self.settings.client,
-            now_nanos,
-            reply: &mut self.reply,
+        let (used, need, result) = match &mut entry.session {
+            Session::Client(client) => {
+                let mut context = Context {
+                    router: &mut self.router,
+                    policy: &self.settings.client,
+                    now_nanos,
+                    reply: &mut self.reply,
+                };
+                let outcome = run(client, &buffer, end, &mut context);
+                client.settle(&buffer, &mut context);
+                client.publish_counters(now_nanos);
+                outcome
+            }
+            Session::Route(route) => {
+                let outcome = route.run(&buffer, end, &mut self.router, now_nanos);
+                self.router.finish(&entry.link, &buffer);
+                route.publish_counters(now_nanos);
+                outcome
+            }
         };
-        let (used, need, result) = run(&mut entry.session, &buffer, end, &mut context);
-        entry.session.settle(&buffer, &mut context);
-        entry.session.publish_counters(now_nanos);
         self.input.keep(&mut entry.unfinished, buffer, used, end, need);
         let link = entry.link.clone();
         self.router.deliver_protocol(&link, &self.reply);
         self.reply.clear();
         if let Err(Failure(reason)) = result {
+            self.router.flush_link(&link);
             return self.close(token, reason);
         }
         if let Some(reason) = link.close_reason() {
@@ -187,7 +241,10 @@ impl Worker {
             return Progress::Closed(reason);
         };
         entry.link.close(reason);
-        entry.session.close(&mut self.router);
+        match &mut entry.session {
+            Session::Client(client) => client.close(&mut self.router),
+            Session::Route(route) => route.close(&mut self.router, self.now_nanos),
+        }
         self.router.broker().clone().forget(&entry.link);
         self.free.push(token);
         self.live -= 1;
@@ -209,7 +266,9 @@ impl Worker {
             Command::Ended { link, subscription } => {
                 let entry = self.entries.get_mut(link.token as usize)?.as_mut();
                 let entry = entry.filter(|entry| entry.link.id == link.id)?;
-                entry.session.end(subscription, &mut self.router);
+                if let Session::Client(client) = &mut entry.session {
+                    client.end(subscription, &mut self.router);
+                }
                 None
             }
             Command::Flush(link) => {
@@ -218,14 +277,6 @@ impl Worker {
             }
             Command::Writable(token) => {
                 self.writable(token);
-                None
-            }
-            Command::Broadcast(bytes) => {
-                for entry in self.entries.iter().flatten() {
-                    if entry.link.has(FLAG_ASYNC_INFO) {
-                        self.router.push_protocol(&entry.link, &bytes);
-                    }
-                }
                 None
             }
             Command::Other(_) => None,
@@ -257,6 +308,7 @@ impl Worker {
     /// Looks at up to `count` connections for what time asks of them; call it so that all are seen about once a
     /// second. Slots to be dropped are appended to `closed`.
     pub fn tick(&mut self, now_nanos: u64, count: usize, closed: &mut Vec<(u32, CloseReason)>) {
+        self.now_nanos = now_nanos;
         self.router.begin(now_nanos, false, false);
         for _ in 0..count.min(self.entries.len()) {
             if self.cursor >= self.entries.len() {
@@ -284,13 +336,18 @@ impl Worker {
             self.router.broker().slow_consumers[1].fetch_add(1, Relaxed);
             return Some(CloseReason::SlowConsumerWriteDeadline);
         }
-        let mut context = Context {
-            router: &mut self.router,
-            policy: &self.settings.client,
-            now_nanos,
-            reply: &mut self.reply,
+        let result = match &mut entry.session {
+            Session::Route(route) => route.tick(now_nanos),
+            Session::Client(client) => {
+                let mut context = Context {
+                    router: &mut self.router,
+                    policy: &self.settings.client,
+                    now_nanos,
+                    reply: &mut self.reply,
+                };
+                client.tick(&mut context)
+            }
         };
-        let result = entry.session.tick(&mut context);
         let link = entry.link.clone();
         if !self.reply.is_empty() {
             self.router.deliver_protocol(&link, &self.reply);
@@ -299,10 +356,34 @@ impl Worker {
         result.err().map(|Failure(reason)| reason)
     }
 
+    /// Tells every client that understands it what changed: addresses of the cluster, lame duck mode.
+    pub fn inform(&mut self, info: &wire::info::Info) {
+        let mut line = Vec::new();
+        for entry in self.entries.iter().flatten() {
+            if entry.link.has(FLAG_ASYNC_INFO) {
+                line.clear();
+                client_info(info, &entry.link).encode(&mut line);
+                self.router.push_protocol(&entry.link, &line);
+            }
+        }
+    }
+
+    /// Slots of all connections of a kind.
+    pub fn tokens(&self, kind: LinkKind) -> Vec<u32> {
+        let of_kind = self.entries.iter().flatten().filter(|entry| entry.link.kind == kind);
+        of_kind.map(|entry| entry.link.token).collect()
+    }
+
     /// The configuration changed.
     pub fn reconfigure(&mut self, settings: Arc<Settings>) {
         self.settings = settings;
     }
+}
+
+/// `info` as one client is told it.
+fn client_info(info: &wire::info::Info, link: &Link) -> wire::info::Info {
+    let client_ip = link.about.lock().ip.clone();
+    wire::info::Info { client_id: link.id, client_ip, ..info.clone() }
 }
 
 fn entry_of(entries: &mut [Option<Entry>], token: u32) -> &mut Entry {

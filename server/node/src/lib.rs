@@ -1,4 +1,19 @@
 //! starling-server: sockets, TLS, files, threads, signals, HTTP and logging around the pure rooms.
+//!
+//! Also the broker as a library: [`Server::start`] runs one inside another program.
 
-pub mod socket;
-pub mod worker_thread;
+mod control;
+mod files;
+pub mod http;
+pub mod identity;
+pub mod logging;
+mod process;
+mod routes;
+mod server;
+mod shared;
+mod snapshot;
+mod socket;
+pub mod tls;
+mod worker_thread;
+
+pub use server::{Server, StartError};

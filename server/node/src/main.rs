@@ -1,50 +1,147 @@
-//! The broker's program.
+//! The broker's program: command line, configuration file, signals.
 
-use broker::link::About;
-use broker::mailbox::Command;
-use broker::{Broker, LinkKind};
-use engine::{Settings, Worker};
-use node::worker_thread::{Incoming, WorkerThread, now_nanos, prepare};
-use std::sync::Arc;
+mod drain;
+mod signals;
 
-fn main() -> anyhow::Result<()> {
-    let port = std::env::args().skip_while(|a| a != "-p").nth(1).unwrap_or("4222".into());
-    let count = std::thread::available_parallelism()?.get();
-    let mut parts = Vec::new();
-    for _ in 0..count {
-        parts.push(prepare()?);
-    }
-    let broker = Broker::new(parts.iter().map(|(_, mailbox)| mailbox.clone()).collect(), now_nanos());
-    let settings = Arc::new(Settings::default());
-    for (number, (poll, mailbox)) in parts.into_iter().enumerate() {
-        let (broker, settings) = (broker.clone(), settings.clone());
-        std::thread::spawn(move || {
-            let worker = Worker::new(number, broker, settings, now_nanos());
-            WorkerThread::new(poll, mailbox, worker).run()
-        });
-    }
-    let listener = std::net::TcpListener::bind(format!("127.0.0.1:{port}"))?;
-    let account = broker.account("$G");
-    let mut next = 0;
-    loop {
-        let (stream, peer) = listener.accept()?;
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        let id = broker.next_id();
-        let mut greeting = vec![];
-        wire::info::Info {
-            server_id: "S".into(),
-            version: "2.15.2".into(),
-            proto: 1,
-            headers: true,
-            max_payload: 1 << 20,
-            client_id: id,
-            ..Default::default()
+use anyhow::{Context, bail};
+use config::{Command, Config, Error, Flags, Settings};
+use node::Server;
+use node::identity::{COMPATIBLE_VERSION, STARLING_VERSION};
+use node::logging::Log;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let program = program();
+            eprintln!("{program}: {error:#}");
+            ExitCode::FAILURE
         }
-        .encode(&mut greeting);
-        let about = About { ip: peer.ip().to_string(), port: peer.port(), start_nanos: now_nanos(), ..About::default() };
-        let incoming = Incoming { stream, kind: LinkKind::Client, id, about, greeting, account: account.clone() };
-        broker.mailboxes()[next % count].post(Command::Other(Box::new(incoming)));
-        next += 1;
     }
+}
+
+fn program() -> String {
+    let path = std::env::args_os().next().map(std::path::PathBuf::from);
+    path.as_deref()
+        .and_then(Path::file_name)
+        .map_or_else(|| "starling-server".into(), |name| name.to_string_lossy().into_owned())
+}
+
+#[allow(clippy::print_stdout)] // what these commands are for
+fn run(arguments: &[String]) -> anyhow::Result<()> {
+    if arguments.first().is_some_and(|first| first == "drain") {
+        return drain::run(&arguments[1..]);
+    }
+    let command = match Command::parse(arguments) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("{}: {error}\n\n{}", program(), config::flags::help(&program()));
+            std::process::exit(2);
+        }
+    };
+    match command {
+        // launchers of client suites read the first line
+        Command::Version => {
+            println!("nats-server: v{COMPATIBLE_VERSION}");
+            println!("starling-server: v{STARLING_VERSION}");
+            Ok(())
+        }
+        Command::Help => {
+            println!("{}", config::flags::help(&program()));
+            Ok(())
+        }
+        Command::HelpTls => {
+            println!("{}", config::flags::help_tls());
+            Ok(())
+        }
+        Command::Signal(signal) => signals::send(&signal),
+        Command::Run(flags) if flags.check_config => check(&flags),
+        Command::Run(flags) => serve(&flags),
+    }
+}
+
+/// The settings of file and flags, and the file's digest.
+struct Loaded {
+    settings: Settings,
+    digest: String,
+    warnings: Vec<String>,
+}
+
+fn load(flags: &Flags) -> Result<Loaded, Error> {
+    let mut warnings = Vec::new();
+    let (mut settings, digest) = match &flags.config {
+        Some(path) => {
+            let read = |path: &Path| std::fs::read(path).map_err(|error| error.to_string());
+            let variable = |name: &str| std::env::var(name).ok();
+            let config = Config::load(Path::new(path), &read, &variable)?;
+            let checked = Settings::from_config(&config)?;
+            warnings.extend(checked.warnings.iter().map(ToString::to_string));
+            (checked.settings, config.digest())
+        }
+        None => (Settings::default(), String::new()),
+    };
+    warnings.extend(flags.apply(&mut settings)?.iter().map(ToString::to_string));
+    settings.validate()?;
+    Ok(Loaded { settings, digest, warnings })
+}
+
+#[allow(clippy::print_stdout)] // nats-server prints the verdict there too
+fn check(flags: &Flags) -> anyhow::Result<()> {
+    let loaded = load(flags)?;
+    for warning in &loaded.warnings {
+        eprintln!("{warning}");
+    }
+    let path = flags.config.as_deref().unwrap_or_default();
+    println!("{}: configuration file {path} is valid ({})", program(), loaded.digest);
+    Ok(())
+}
+
+fn serve(flags: &Flags) -> anyhow::Result<()> {
+    let loaded = load(flags)?;
+    let log = Log::start(&loaded.settings.logging).context("cannot open the log file")?;
+    tracing::info!("Starting starling-server");
+    tracing::info!("  Version:  {STARLING_VERSION} (compatible with nats-server {COMPATIBLE_VERSION})");
+    if let Some(path) = &flags.config {
+        tracing::info!("  Config:   {path} ({})", loaded.digest);
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let server = match Server::start(loaded.settings.clone()) {
+        Ok(server) => server,
+        Err(error) => {
+            // the marker that launchers look for
+            eprintln!("[{}] [FTL] {error}", std::process::id());
+            bail!("{error}");
+        }
+    };
+    server.set_config_digest(&loaded.digest);
+    signals::obey(server, log, flags, loaded.settings)
+}
+
+/// Reads the configuration anew and puts it in force, or says why not and changes nothing.
+fn reload(server: &Server, log: &Log, flags: &Flags, current: &mut Settings) {
+    let Some(path) = &flags.config else {
+        return tracing::warn!("cannot reload: the server was started without a configuration file");
+    };
+    let loaded = match load(flags) {
+        Ok(loaded) => loaded,
+        Err(error) => return tracing::error!("cannot reload {path}, nothing was changed: {error}"),
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Err(error) = log.configure(&loaded.settings.logging) {
+        return tracing::error!("cannot reload {path}, nothing was changed: log file: {error}");
+    }
+    if let Err(error) = server.reload(loaded.settings.clone()) {
+        let _ = log.configure(&current.logging);
+        return tracing::error!("cannot reload {path}, nothing was changed: {error}");
+    }
+    server.set_config_digest(&loaded.digest);
+    *current = loaded.settings;
+    tracing::info!("Reloaded server configuration ({})", loaded.digest);
 }

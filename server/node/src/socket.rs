@@ -1,39 +1,65 @@
-//! A connection's socket as the broker's transport.
+//! A connection's socket as the broker's transport, with or without TLS.
 //!
-//! Owns the system calls of the data path. Never decides anything: full is 0 bytes, gone is an error.
+//! Owns the system calls of the data path and the TLS records. Never decides anything: full is 0 bytes, gone is
+//! an error.
+//!
+//! TLS state has a lock of its own, taken by the reader and by whoever writes; the lock of the link's output is
+//! never held with it across a system call.
 
 use broker::{Mailbox, Transport, mailbox::Command};
 use mio::net::TcpStream;
+use parking_lot::Mutex;
+use rustls::Connection;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-/// A plain TCP connection, shared by its owner (who reads) and whoever writes to it.
+/// First byte of a TLS handshake record; no NATS verb begins with it.
+const TLS_HANDSHAKE_RECORD: u8 = 0x16;
+/// Ciphertext that is taken from the socket at once.
+const RECORDS_BYTES: usize = 16 << 10;
+/// Plaintext that may wait encrypted: more stays in the link's output, where it is counted.
+const ENCRYPTED_BYTES_MAX: usize = 64 << 10;
+
+/// How a connection is secured.
+pub enum Security {
+    /// Not at all.
+    Plain,
+    /// TLS from the next byte on.
+    Tls(Box<Connection>),
+    /// TLS if the peer begins with it, else nothing (`allow_non_tls`).
+    Either(Box<Connection>),
+}
+
+/// A TCP connection, shared by its owner (who reads) and whoever writes to it.
 pub struct Socket {
     stream: TcpStream,
     owner: Arc<Mailbox>,
     token: u32,
+    /// Decided at the first read when the peer may choose.
+    tls: OnceLock<Option<Mutex<Tls>>>,
+    undecided: Mutex<Option<Box<Connection>>>,
+}
+
+struct Tls {
+    connection: Box<Connection>,
+    /// Ciphertext that was received and not yet fed.
+    received: Vec<u8>,
+    fed: usize,
+    handshaking: bool,
 }
 
 impl Socket {
     /// Wraps a non-blocking stream that `owner` knows under `token`.
-    pub fn new(stream: TcpStream, owner: Arc<Mailbox>, token: u32) -> Socket {
-        Socket { stream, owner, token }
-    }
-
-    /// Reads what is there: `Ok(None)` when nothing is, `Ok(Some(0))` at the end.
-    ///
-    /// # Errors
-    /// The connection broke.
-    pub fn read(&self, room: &mut [u8]) -> io::Result<Option<usize>> {
-        loop {
-            match (&self.stream).read(room) {
-                Ok(read) => return Ok(Some(read)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+    pub fn new(stream: TcpStream, security: Security, owner: Arc<Mailbox>, token: u32) -> Socket {
+        let tls = OnceLock::new();
+        let mut undecided = None;
+        match security {
+            Security::Plain => drop(tls.set(None)),
+            Security::Tls(connection) => drop(tls.set(Some(Mutex::new(Tls::new(connection))))),
+            Security::Either(connection) => undecided = Some(connection),
         }
+        Socket { stream, owner, token, tls, undecided: Mutex::new(undecided) }
     }
 
     /// Registers the stream for both edges.
@@ -43,6 +69,138 @@ impl Socket {
     pub fn register(&mut self, registry: &mio::Registry, token: mio::Token) -> io::Result<()> {
         registry.register(&mut self.stream, token, mio::Interest::READABLE | mio::Interest::WRITABLE)
     }
+
+    /// Reads what is there: `Ok(None)` when nothing is, `Ok(Some(0))` at the end. Less than the room means that
+    /// the socket is empty.
+    ///
+    /// # Errors
+    /// The connection broke, or its TLS records are wrong.
+    pub fn read(&self, room: &mut [u8]) -> io::Result<Option<usize>> {
+        if self.tls.get().is_none() && !self.decide()? {
+            return Ok(None);
+        }
+        match self.tls.get() {
+            Some(Some(tls)) => self.read_tls(&mut tls.lock(), room),
+            _ => retry(|| (&self.stream).read(room)),
+        }
+    }
+
+    /// Whether a handshake was begun and is not over.
+    pub fn is_handshaking(&self) -> bool {
+        matches!(self.tls.get(), Some(Some(tls)) if tls.lock().handshaking)
+    }
+
+    /// Runs `look` on the TLS connection, if there is one.
+    pub fn with_tls<R>(&self, look: impl FnOnce(&Connection) -> R) -> Option<R> {
+        match self.tls.get() {
+            Some(Some(tls)) => Some(look(&tls.lock().connection)),
+            _ => None,
+        }
+    }
+
+    /// Sends records that wait. To be called on a writable edge, before the link's output is.
+    pub fn writable(&self) {
+        if let Some(Some(tls)) = self.tls.get() {
+            // an error shows again at the next read or write
+            let _ = self.send_records(&mut tls.lock());
+        }
+    }
+
+    /// Looks at the first byte of a peer that may choose; `false` while there is none.
+    fn decide(&self) -> io::Result<bool> {
+        let mut first = [0];
+        match retry(|| self.stream.peek(&mut first))? {
+            None => return Ok(false),
+            Some(n) => {
+                let connection = self.undecided.lock().take();
+                let tls = connection.filter(|_| n == 1 && first[0] == TLS_HANDSHAKE_RECORD);
+                let _ = self.tls.set(tls.map(|connection| Mutex::new(Tls::new(connection))));
+            }
+        }
+        Ok(true)
+    }
+
+    fn read_tls(&self, tls: &mut Tls, room: &mut [u8]) -> io::Result<Option<usize>> {
+        let mut filled = 0;
+        loop {
+            match tls.connection.reader().read(&mut room[filled..]) {
+                Ok(0) => return Ok(Some(filled)),
+                Ok(read) => {
+                    filled += read;
+                    if filled == room.len() {
+                        return Ok(Some(filled));
+                    }
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // the peer closed without a goodbye: what it sent stays valid, NATS frames its messages
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some(filled)),
+                Err(error) => return Err(error),
+            }
+            if tls.fed == tls.received.len() {
+                tls.received.resize(RECORDS_BYTES, 0);
+                tls.fed = 0;
+                let read = retry(|| (&self.stream).read(&mut tls.received));
+                tls.received.truncate(read.as_ref().map_or(0, |read| read.unwrap_or(0)));
+                match read? {
+                    None => {
+                        tls.received = Vec::new();
+                        return Ok((filled > 0).then_some(filled));
+                    }
+                    Some(0) => return Ok(Some(filled)),
+                    Some(_) => {}
+                }
+            }
+            let mut rest = &tls.received[tls.fed..];
+            tls.fed += tls.connection.read_tls(&mut rest)?;
+            let processed = tls.connection.process_new_packets();
+            self.send_records(tls)?;
+            processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if tls.handshaking && !tls.connection.is_handshaking() {
+                tls.handshaking = false;
+                // output that waited for the handshake has no edge to wait for
+                self.owner.post(Command::Writable(self.token));
+            }
+        }
+    }
+
+    fn write_tls(&self, tls: &mut Tls, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if tls.handshaking || !self.send_records(tls)? {
+            return Ok(0);
+        }
+        let written = tls.connection.writer().write_vectored(slices)?;
+        self.send_records(tls)?;
+        Ok(written)
+    }
+
+    /// `true` when nothing waits any more.
+    fn send_records(&self, tls: &mut Tls) -> io::Result<bool> {
+        while tls.connection.wants_write() {
+            if retry(|| tls.connection.write_tls(&mut &self.stream))?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Tls {
+    fn new(mut connection: Box<Connection>) -> Tls {
+        connection.set_buffer_limit(Some(ENCRYPTED_BYTES_MAX));
+        Tls { connection, received: Vec::new(), fed: 0, handshaking: true }
+    }
+}
+
+/// `None` instead of "would block"; goes on when interrupted.
+fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
+    loop {
+        match call() {
+            Ok(count) => return Ok(Some(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// What the link holds.
@@ -50,19 +208,15 @@ pub struct SocketTransport(pub Arc<Socket>);
 
 impl Transport for SocketTransport {
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut stream = &self.0.stream;
-        loop {
-            let result = match slices {
-                [one] => stream.write(one),
-                many => stream.write_vectored(many),
-            };
-            match result {
-                Ok(written) => return Ok(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        let socket = &*self.0;
+        if let Some(Some(tls)) = socket.tls.get() {
+            return socket.write_tls(&mut tls.lock(), slices);
         }
+        let written = match slices {
+            [one] => retry(|| (&socket.stream).write(one)),
+            many => retry(|| (&socket.stream).write_vectored(many)),
+        };
+        Ok(written?.unwrap_or(0))
     }
 
     fn rearm(&self) {

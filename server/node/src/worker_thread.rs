@@ -3,15 +3,18 @@
 //! Owns the poll and the sockets of its connections. Each ready connection is read once a round, so that a bulk
 //! publisher cannot keep a light one waiting for more than one read of each of its neighbours.
 
-use crate::socket::{Socket, SocketTransport};
+use crate::shared::Shared;
+use crate::socket::{Security, Socket, SocketTransport};
 use broker::link::About;
 use broker::mailbox::Command;
-use broker::{Account, CloseReason, LinkKind, Mailbox, Wake};
-use engine::{Accepted, Progress, Worker};
+use broker::{CloseReason, Link, LinkKind, Mailbox, Wake};
+use engine::{Accepted, Progress, RouteOpening, Settings, Worker};
 use mio::{Events, Poll, Token, Waker};
+use std::any::Any;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use wire::info::Info;
 
 const WAKE: Token = Token(usize::MAX);
 /// Reads of one round after which what was put off is written at the latest.
@@ -25,6 +28,8 @@ const TICKS_PER_WALK: usize = 10;
 pub struct Incoming {
     /// The accepted or opened stream, non-blocking.
     pub stream: std::net::TcpStream,
+    /// How it is secured.
+    pub security: Security,
     /// Kind of peer.
     pub kind: LinkKind,
     /// Its number.
@@ -33,9 +38,18 @@ pub struct Incoming {
     pub about: About,
     /// The server's first bytes.
     pub greeting: Vec<u8>,
-    /// The account of those who do not authenticate.
-    pub account: Arc<Account>,
+    /// Its end of the route protocol, when it is a route.
+    pub route: Option<RouteOpening>,
 }
+
+/// Clients are to be told a changed INFO.
+pub struct Inform(pub Arc<Info>);
+
+/// The configuration changed.
+pub struct Reconfigure(pub Arc<Settings>);
+
+/// Clients are to be closed, up to so many: lame duck mode and shutdown.
+pub struct CloseClients(pub usize, pub CloseReason);
 
 /// Wakes a poll.
 struct PollWaker(Waker);
@@ -66,6 +80,8 @@ pub fn prepare() -> io::Result<(Poll, Arc<Mailbox>)> {
 pub struct WorkerThread {
     poll: Poll,
     mailbox: Arc<Mailbox>,
+    number: usize,
+    shared: Arc<Shared>,
     worker: Worker,
     sockets: Vec<Option<Slot>>,
     ready: Vec<u32>,
@@ -75,16 +91,21 @@ pub struct WorkerThread {
 
 struct Slot {
     socket: Arc<Socket>,
+    link: Arc<Link>,
+    /// When its TLS handshake must be over; 0 when it is.
+    handshake_until_nanos: u64,
     queued: bool,
     paused: bool,
 }
 
 impl WorkerThread {
     /// To be called in the thread that [`run`](Self::run)s it: a worker is not sent between threads.
-    pub fn new(poll: Poll, mailbox: Arc<Mailbox>, worker: Worker) -> WorkerThread {
+    pub fn new(poll: Poll, number: usize, shared: Arc<Shared>, worker: Worker) -> WorkerThread {
         WorkerThread {
             poll,
-            mailbox,
+            mailbox: shared.broker.mailboxes()[number].clone(),
+            number,
+            shared,
             worker,
             sockets: Vec::new(),
             ready: Vec::new(),
@@ -119,6 +140,9 @@ impl WorkerThread {
                 }
                 let token = event.token().0 as u32;
                 if event.is_writable() {
+                    if let Some(Some(slot)) = self.sockets.get(event.token().0) {
+                        slot.socket.writable();
+                    }
                     self.worker.writable(token);
                 }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -184,7 +208,15 @@ impl WorkerThread {
                     other => other,
                 }
             }
-            Err(_) => self.worker.close(token, CloseReason::ReadError),
+            Err(error) => {
+                let reason = if slot.socket.is_handshaking() {
+                    tracing::error!("{} - TLS handshake error: {error}", slot.link.describe());
+                    CloseReason::TlsHandshakeError
+                } else {
+                    CloseReason::ReadError
+                };
+                self.worker.close(token, reason)
+            }
         };
         self.apply(token, progress);
         false
@@ -205,9 +237,8 @@ impl WorkerThread {
                 }
             }
             Progress::Closed(reason) => {
-                tracing::debug!(token, reason = reason.text(), "connection closed");
-                if let Some(slot) = self.sockets.get_mut(token as usize) {
-                    *slot = None;
+                if let Some(slot) = self.sockets.get_mut(token as usize).and_then(Option::take) {
+                    self.shared.connection_closed(self.number, slot.link, reason);
                 }
             }
         }
@@ -220,7 +251,7 @@ impl WorkerThread {
                 Command::Other(what) => match what.downcast::<Incoming>() {
                     Ok(incoming) => self.take_in(*incoming),
                     Err(what) if what.is::<Stop>() => return true,
-                    Err(_) => {}
+                    Err(what) => self.obey(what),
                 },
                 command => {
                     if let Some((token, progress)) = self.worker.command(command) {
@@ -232,30 +263,71 @@ impl WorkerThread {
         false
     }
 
+    /// Commands of this driver.
+    fn obey(&mut self, what: Box<dyn Any + Send>) {
+        if let Some(Inform(info)) = what.downcast_ref() {
+            self.worker.inform(info);
+        } else if let Some(Reconfigure(settings)) = what.downcast_ref() {
+            self.worker.reconfigure(settings.clone());
+        } else if let Some(CloseClients(count, reason)) = what.downcast_ref() {
+            for token in self.worker.tokens(LinkKind::Client).into_iter().take(*count) {
+                let progress = self.worker.close(token, *reason);
+                self.apply(token, progress);
+            }
+        }
+    }
+
     fn take_in(&mut self, incoming: Incoming) {
         let token = self.worker.next_token();
         let stream = mio::net::TcpStream::from_std(incoming.stream);
-        let mut socket = Socket::new(stream, self.mailbox.clone(), token);
+        let secured = !matches!(incoming.security, Security::Plain);
+        let mut socket = Socket::new(stream, incoming.security, self.mailbox.clone(), token);
         if let Err(error) = socket.register(self.poll.registry(), Token(token as usize)) {
-            tracing::error!(%error, "cannot watch a connection: closed");
+            tracing::error!("cannot watch a connection, it is closed: {error}");
+            self.shared.never_opened(self.number, incoming.kind);
             return;
         }
+        let now = now_nanos();
         let socket = Arc::new(socket);
-        if self.sockets.len() <= token as usize {
-            self.sockets.resize_with(token as usize + 1, || None);
-        }
-        self.sockets[token as usize] = Some(Slot { socket: socket.clone(), queued: false, paused: false });
         let accepted = Accepted {
             kind: incoming.kind,
             id: incoming.id,
-            transport: Box::new(SocketTransport(socket)),
+            transport: Box::new(SocketTransport(socket.clone())),
             about: incoming.about,
             greeting: incoming.greeting,
-            account: incoming.account,
+            route: incoming.route,
         };
-        self.worker.accept(accepted, now_nanos());
+        let Some(link) = self.worker.accept(accepted, now) else {
+            self.shared.never_opened(self.number, LinkKind::Route);
+            return;
+        };
+        if self.sockets.len() <= token as usize {
+            self.sockets.resize_with(token as usize + 1, || None);
+        }
+        let handshake_until_nanos = if secured { now + self.shared.handshake_nanos(link.kind) } else { 0 };
+        self.sockets[token as usize] =
+            Some(Slot { socket, link, handshake_until_nanos, queued: false, paused: false });
         // bytes may have come before it was watched
         self.queue(token);
+    }
+
+    /// Ends handshakes that take too long.
+    fn check_handshakes(&mut self, now: u64) {
+        for token in 0..self.sockets.len() as u32 {
+            let Some(Some(slot)) = self.sockets.get_mut(token as usize) else { continue };
+            if slot.handshake_until_nanos == 0 {
+                continue;
+            }
+            if !slot.socket.is_handshaking() {
+                slot.handshake_until_nanos = 0;
+                let tls = slot.socket.with_tls(describe).unwrap_or_default();
+                slot.link.about.lock().tls = tls;
+            } else if now > slot.handshake_until_nanos {
+                tracing::error!("{} - TLS handshake error: timeout", slot.link.describe());
+                let progress = self.worker.close(token, CloseReason::TlsHandshakeError);
+                self.apply(token, progress);
+            }
+        }
     }
 
     fn tick(&mut self, now: u64) {
@@ -269,12 +341,24 @@ impl WorkerThread {
             return;
         }
         self.last_tick_nanos = now;
+        self.check_handshakes(now);
         let mut closed = Vec::new();
         self.worker.tick(now, self.sockets.len() / TICKS_PER_WALK + 1, &mut closed);
         for (token, reason) in closed {
             self.apply(token, Progress::Closed(reason));
         }
     }
+}
+
+/// Version and cipher suite as /connz shows them.
+fn describe(connection: &rustls::Connection) -> (String, String) {
+    let version = match connection.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
+        Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
+        _ => "",
+    };
+    let suite = connection.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
+    (version.into(), suite.unwrap_or_default().replace("TLS13_", "TLS_"))
 }
 
 /// Ends a worker's thread.

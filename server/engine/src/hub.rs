@@ -1,0 +1,130 @@
+//! The mesh and what it wants done: where the pure membership of the cluster meets this server's links.
+//!
+//! Owns the one lock around the [`Mesh`] and does its effects in order, under that lock. Touched by handshakes,
+//! gossip and timers, never by messages.
+
+use broker::link::{FLAG_ACCOUNT_IMPLIED, FLAG_HEADERS};
+use broker::{Broker, CloseReason, Link};
+use cluster::{Carries, ConnectionId, Effect, Mesh};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What only the driver can do: dial, resolve, tell clients, log. Called under the hub's lock: it must not wait
+/// and must not come back.
+pub trait Outside: Send + Sync {
+    /// One of `Dial`, `Resolve`, `ClientUrls`, `ClusterName`, `PeerJoined`, `PeerLeft`, `Log`.
+    fn effect(&self, effect: Effect);
+    /// The mesh was used: its next timeout may have moved.
+    fn used(&self);
+}
+
+/// The cluster side of a server.
+pub struct Hub {
+    broker: Arc<Broker>,
+    mesh: Mutex<Mesh>,
+    links: Mutex<HashMap<ConnectionId, Arc<Link>>>,
+    outside: Box<dyn Outside>,
+}
+
+impl Hub {
+    /// A hub around a fresh mesh.
+    pub fn new(broker: Arc<Broker>, mesh: Mesh, outside: Box<dyn Outside>) -> Hub {
+        Hub { broker, mesh: Mutex::new(mesh), links: Mutex::default(), outside }
+    }
+
+    /// Uses the mesh, then does what it wants done.
+    pub fn with<R>(&self, use_mesh: impl FnOnce(&mut Mesh) -> R) -> R {
+        let mut dirty = Vec::new();
+        let result = {
+            let mut mesh = self.mesh.lock();
+            let result = use_mesh(&mut mesh);
+            while let Some(effect) = mesh.poll_effect() {
+                self.perform(effect, &mut dirty);
+            }
+            result
+        };
+        self.outside.used();
+        for link in dirty {
+            link.output.flush(&*link.transport);
+        }
+        result
+    }
+
+    /// Looks at the mesh.
+    pub fn with_quietly<R>(&self, look: impl FnOnce(&Mesh) -> R) -> R {
+        look(&self.mesh.lock())
+    }
+
+    /// From now on effects for the connection reach `link`. Before its conversation begins.
+    pub fn add(&self, link: &Arc<Link>) {
+        self.links.lock().insert(ConnectionId(link.id), link.clone());
+    }
+
+    /// The connection is gone.
+    pub fn remove(&self, link: &Arc<Link>, now: std::time::Duration) {
+        self.links.lock().remove(&ConnectionId(link.id));
+        self.with(|mesh| mesh.handle_closed(ConnectionId(link.id), now));
+    }
+
+    fn link(&self, connection: ConnectionId) -> Option<Arc<Link>> {
+        self.links.lock().get(&connection).cloned()
+    }
+
+    fn perform(&self, effect: Effect, dirty: &mut Vec<Arc<Link>>) {
+        match effect {
+            Effect::Send { connection, bytes } => {
+                if let Some(link) = self.link(connection)
+                    && link.output.push(&bytes)
+                {
+                    dirty.push(link);
+                }
+            }
+            Effect::PeerReady { connection, server_id, server_name, carries, headers, .. } => {
+                let Some(link) = self.link(connection) else { return };
+                {
+                    let mut about = link.about.lock();
+                    (about.remote_id, about.name) = (server_id, server_name);
+                    if let Carries::Account(name) = &carries {
+                        about.account = name.clone();
+                    }
+                }
+                link.set(FLAG_ACCOUNT_IMPLIED, matches!(carries, Carries::Account(_)));
+                link.set(FLAG_HEADERS, headers);
+                if let Carries::Account(name) = &carries {
+                    // so that its interest is told even before anybody here uses it
+                    self.broker.account(name);
+                }
+                let carried = Arc::new(move |account: &str| cluster::interest::carries(&carries, account));
+                self.broker.add_route(&link, carried, dirty);
+            }
+            Effect::Close { connection, reason } => {
+                if let Some(link) = self.link(connection) {
+                    self.broker.remove_route(&link, dirty);
+                    link.output.flush(&*link.transport);
+                    link.close(close_reason(reason));
+                }
+            }
+            // route permissions are not enforced yet by the broker: see the route session
+            Effect::PeerPermissions { .. } => {}
+            effect => self.outside.effect(effect),
+        }
+    }
+}
+
+fn close_reason(reason: cluster::CloseReason) -> CloseReason {
+    match reason {
+        cluster::CloseReason::AuthenticationTimeout => CloseReason::AuthenticationTimeout,
+        cluster::CloseReason::AuthenticationViolation => CloseReason::AuthenticationViolation,
+        cluster::CloseReason::ParseError => CloseReason::ParseError,
+        cluster::CloseReason::StaleConnection => CloseReason::StaleConnection,
+        cluster::CloseReason::ProtocolViolation => CloseReason::ProtocolViolation,
+        cluster::CloseReason::WrongPort | cluster::CloseReason::WrongGateway => CloseReason::WrongPort,
+        cluster::CloseReason::MaxControlLineExceeded => CloseReason::MaxControlLineExceeded,
+        cluster::CloseReason::DuplicateRoute => CloseReason::DuplicateRoute,
+        cluster::CloseReason::RouteRemoved => CloseReason::RouteRemoved,
+        cluster::CloseReason::ClusterNameConflict => CloseReason::ClusterNameConflict,
+        cluster::CloseReason::DuplicateServerName => CloseReason::DuplicateServerName,
+        cluster::CloseReason::ServerShutdown => CloseReason::ServerShutdown,
+    }
+}

@@ -1,0 +1,180 @@
+//! The control thread: listeners, the monitor, the mesh's outside, lame duck mode and the end.
+//!
+//! Owns a single-threaded tokio runtime. Nothing here is on the path of a message.
+
+use crate::http;
+use crate::routes;
+use crate::server::Listeners;
+use crate::shared::Shared;
+use crate::worker_thread::CloseClients;
+use broker::CloseReason;
+use engine::Hub;
+use broker::mailbox::Command;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::*;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle as Task;
+
+/// Something asked of a running server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Settings changed.
+    Reconfigured,
+    /// Leave slowly.
+    LameDuck,
+    /// Leave now.
+    Stop,
+}
+
+/// Time for the last bytes to be written before the process ends.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// Steps in which lame duck mode closes clients, at most.
+const LAME_DUCK_STEP: Duration = Duration::from_millis(20);
+
+pub(crate) fn spawn(
+    shared: Arc<Shared>,
+    listeners: Listeners,
+    edge: Option<routes::Edge>,
+) -> io::Result<(UnboundedSender<Order>, JoinHandle<()>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (orders, received) = unbounded_channel();
+    let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
+        if let Err(error) = runtime.block_on(run(shared, listeners, edge, received)) {
+            tracing::error!("the server cannot go on: {error}");
+        }
+    })?;
+    Ok((orders, thread))
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    listeners: Listeners,
+    edge: Option<routes::Edge>,
+    mut orders: UnboundedReceiver<Order>,
+) -> io::Result<()> {
+    let client = TcpListener::from_std(listeners.client)?;
+    tracing::info!("Listening for client connections on {}", listening(&shared.settings().host, shared.ports().client));
+    let accepting = tokio::spawn(accept_clients(shared.clone(), client));
+    if let Some(monitor) = listeners.monitor {
+        let settings = shared.settings();
+        let scheme = if listeners.monitor_tls.is_some() { "https" } else { "http" };
+        let port = shared.ports().monitor.unwrap_or(0);
+        tracing::info!("Starting {scheme} monitor on {}", listening(settings.http_host(), port));
+        let listener = TcpListener::from_std(monitor)?;
+        tokio::spawn(http::serve(listener, settings.http_base_path(), shared.clone(), listeners.monitor_tls));
+    }
+    let hub = edge.as_ref().map(|edge| edge.hub.clone());
+    if let (Some(edge), Some(listener)) = (edge, listeners.cluster) {
+        let settings = shared.settings();
+        let port = shared.ports().cluster.unwrap_or(0);
+        tracing::info!("Listening for route connections on {}", listening(&settings.cluster.host, port));
+        let listener = TcpListener::from_std(listener)?;
+        tokio::spawn(routes::accept(shared.clone(), listener));
+        tokio::spawn(edge.run(shared.clone()));
+    }
+    shared.is_ready.store(true, Release);
+    tracing::info!("Server is ready");
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Reconfigured => {
+                if let Some(hub) = &hub {
+                    routes::reconfigure(hub, &shared.settings());
+                }
+            }
+            Order::LameDuck => {
+                if shared.enter_lame_duck() {
+                    leave_slowly(&shared, hub.as_deref(), &accepting, &mut orders).await;
+                    break;
+                }
+            }
+            Order::Stop => break,
+        }
+    }
+    shared.is_ready.store(false, Release);
+    accepting.abort();
+    if let Some(hub) = &hub {
+        hub.with(|mesh| mesh.stop());
+    }
+    close_clients(&shared, usize::MAX);
+    tokio::time::sleep(LAST_WORDS).await;
+    shared.stopped.notify_one();
+    Ok(())
+}
+
+/// `host:port` as log lines show it.
+fn listening(host: &str, port: u16) -> String {
+    config::address::join_host_port(host, i64::from(port))
+}
+
+async fn accept_clients(shared: Arc<Shared>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => match stream.into_std() {
+                Ok(stream) => shared.admit_client(stream, peer),
+                Err(error) => tracing::error!("cannot take a client connection over: {error}"),
+            },
+            Err(error) => {
+                // out of file descriptors, most likely: waiting lets some close
+                tracing::error!("cannot accept client connections: {error}; trying again in 100 ms");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn close_clients(shared: &Shared, count: usize) {
+    let each = count.div_ceil(shared.broker.mailboxes().len());
+    shared.broker.broadcast(|| Command::Other(Box::new(CloseClients(each, CloseReason::ServerShutdown))));
+}
+
+/// Lame duck mode: no new clients, the others are told and then closed one by one over the configured time, so
+/// that they do not fall upon the rest of the cluster together.
+async fn leave_slowly(
+    shared: &Arc<Shared>,
+    hub: Option<&Hub>,
+    accepting: &Task<()>,
+    orders: &mut UnboundedReceiver<Order>,
+) {
+    let settings = shared.settings();
+    let grace = settings.lame_duck_grace_period;
+    tracing::info!("Entering lame duck mode, stop accepting new clients");
+    accepting.abort();
+    match hub {
+        // tells the peers, and the clients through the addresses that change
+        Some(hub) => hub.with(|mesh| mesh.begin_lame_duck(routes::now())),
+        None => shared.update_info(|info| info.lame_duck_mode = true),
+    }
+    if shared.clients.load(Relaxed) > 0 && stopped_within(orders, grace).await {
+        return;
+    }
+    let clients = shared.clients.load(Relaxed);
+    if clients > 0 {
+        let time = settings.lame_duck_duration.saturating_sub(grace);
+        tracing::info!("Closing existing clients over {}s", time.as_secs());
+        let steps = (time.as_millis() / LAME_DUCK_STEP.as_millis()).max(1) as usize;
+        let pause = time / clients.min(steps) as u32;
+        while shared.clients.load(Relaxed) > 0 {
+            close_clients(shared, clients.div_ceil(steps));
+            if stopped_within(orders, pause).await {
+                return;
+            }
+        }
+    }
+    tracing::info!("Initiating Shutdown...");
+}
+
+/// Waits; `true` when a stop was ordered meanwhile.
+async fn stopped_within(orders: &mut UnboundedReceiver<Order>, time: Duration) -> bool {
+    let deadline = tokio::time::Instant::now() + time;
+    loop {
+        match tokio::time::timeout_at(deadline, orders.recv()).await {
+            Err(_) => return false,
+            Ok(Some(Order::Stop) | None) => return true,
+            Ok(Some(_)) => {}
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Who this server is: its id for this run and the versions that it states.
+
+/// The nats-server version that clients and tools may count on: suites and clients choose features by it.
+pub const COMPATIBLE_VERSION: &str = "2.15.2";
+/// Our own version.
+pub const STARLING_VERSION: &str = env!("CARGO_PKG_VERSION");
+/// JetStream API level that INFO states, as nats-server 2.15 does with JetStream off.
+pub const API_LEVEL: i32 = 5;
+
+/// A fresh id of a run: the public part of a server NKey that nobody keeps, as nats-server makes it.
+pub fn server_id() -> String {
+    nkeys::KeyPair::new_server().public_key()
+}

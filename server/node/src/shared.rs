@@ -1,0 +1,280 @@
+//! What the threads of one server share besides the broker: identity, settings, the INFO of the moment, counts.
+
+use crate::identity;
+use crate::snapshot;
+use crate::socket::Security;
+use crate::worker_thread::{Incoming, Inform, now_nanos};
+use broker::link::About;
+use broker::mailbox::Command;
+use broker::{Broker, CloseReason, Link, LinkKind};
+use config::Settings;
+use config::tls::HandshakeFirst;
+use monitor::RequestCounters;
+use monitor::source::ClosedConnection;
+use parking_lot::{Mutex, RwLock};
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use tokio::sync::Notify;
+use wire::info::Info;
+
+/// Ports that listeners really have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BoundPorts {
+    /// For clients.
+    pub client: u16,
+    /// For other servers, if there is a cluster.
+    pub cluster: Option<u16>,
+    /// For the monitor, if there is one.
+    pub monitor: Option<u16>,
+}
+
+/// State of a running server.
+pub struct Shared {
+    /// The data path.
+    pub broker: Arc<Broker>,
+    /// Id of this run.
+    pub server_id: String,
+    /// Name of the server.
+    pub server_name: String,
+    /// Start, in nanoseconds since the Unix epoch.
+    pub start_nanos: u64,
+    settings: RwLock<Arc<Settings>>,
+    /// Digest of the configuration file, empty without one.
+    pub config_digest: RwLock<String>,
+    /// When the configuration was loaded, in nanoseconds since the Unix epoch.
+    pub config_load_nanos: AtomicU64,
+    info: RwLock<Arc<Info>>,
+    /// TLS for clients, replaced when certificates change.
+    pub client_tls: RwLock<Option<Arc<rustls::ServerConfig>>>,
+    /// TLS for accepting routes.
+    pub route_server_tls: RwLock<Option<Arc<rustls::ServerConfig>>>,
+    /// TLS for opening routes.
+    pub route_client_tls: RwLock<Option<Arc<rustls::ClientConfig>>>,
+    /// Client connections that are open.
+    pub clients: AtomicUsize,
+    /// Client connections there ever were.
+    pub clients_total: AtomicU64,
+    /// Stale connections that were closed.
+    pub stale_connections: AtomicU64,
+    /// What connections that are gone had received and sent: messages in, bytes in, messages out, bytes out.
+    pub gone_traffic: [AtomicU64; 4],
+    /// The same for clients alone.
+    pub gone_client_traffic: [AtomicU64; 4],
+    ports: RwLock<BoundPorts>,
+    loads: Vec<AtomicUsize>,
+    turn: AtomicUsize,
+    closed: Mutex<VecDeque<ClosedConnection>>,
+    /// Requests to the monitor by endpoint.
+    pub requests: RequestCounters,
+    lame_duck: AtomicBool,
+    /// All listeners are open.
+    pub is_ready: AtomicBool,
+    /// Notified when the control thread ends.
+    pub stopped: Arc<Notify>,
+}
+
+impl Shared {
+    /// State before the first connection.
+    pub fn new(broker: Arc<Broker>, settings: Arc<Settings>) -> Shared {
+        let server_id = identity::server_id();
+        let server_name = settings.server_name.clone().unwrap_or_else(|| server_id.clone());
+        let workers = broker.mailboxes().len();
+        Shared {
+            broker,
+            server_id,
+            server_name,
+            start_nanos: now_nanos(),
+            settings: RwLock::new(settings),
+            config_digest: RwLock::default(),
+            config_load_nanos: AtomicU64::new(now_nanos()),
+            info: RwLock::default(),
+            client_tls: RwLock::default(),
+            route_server_tls: RwLock::default(),
+            route_client_tls: RwLock::default(),
+            clients: AtomicUsize::new(0),
+            clients_total: AtomicU64::new(0),
+            stale_connections: AtomicU64::new(0),
+            gone_traffic: Default::default(),
+            gone_client_traffic: Default::default(),
+            ports: RwLock::default(),
+            loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            turn: AtomicUsize::new(0),
+            closed: Mutex::default(),
+            requests: RequestCounters::default(),
+            lame_duck: AtomicBool::new(false),
+            is_ready: AtomicBool::new(false),
+            stopped: Arc::default(),
+        }
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.read().clone()
+    }
+
+    /// Puts other settings in force.
+    pub fn set_settings(&self, settings: Arc<Settings>) {
+        *self.settings.write() = settings;
+        self.config_load_nanos.store(now_nanos(), Relaxed);
+    }
+
+    /// The INFO that clients get now.
+    pub fn info(&self) -> Arc<Info> {
+        self.info.read().clone()
+    }
+
+    /// Changes the INFO; if it differs, every client that understands it is told.
+    pub fn update_info(&self, change: impl FnOnce(&mut Info)) {
+        let updated = {
+            let mut info = self.info.write();
+            let mut updated = Info::clone(&info);
+            change(&mut updated);
+            if updated == **info {
+                return;
+            }
+            *info = Arc::new(updated);
+            info.clone()
+        };
+        self.broker.broadcast(|| Command::Other(Box::new(Inform(updated.clone()))));
+    }
+
+    /// The ports of the listeners.
+    pub fn ports(&self) -> BoundPorts {
+        *self.ports.read()
+    }
+
+    /// Says which ports the listeners got.
+    pub fn set_ports(&self, ports: BoundPorts) {
+        *self.ports.write() = ports;
+    }
+
+    /// Port of the route listener.
+    pub fn cluster_port(&self) -> Option<u16> {
+        self.ports().cluster
+    }
+
+    /// Port of the monitor.
+    pub fn monitor_port(&self) -> Option<u16> {
+        self.ports().monitor
+    }
+
+    /// Enters lame duck mode; `false` when it was in it already.
+    pub fn enter_lame_duck(&self) -> bool {
+        !self.lame_duck.swap(true, AcqRel)
+    }
+
+    /// Takes an accepted client in, or turns it away.
+    pub fn admit_client(&self, stream: TcpStream, peer: SocketAddr) {
+        if let Err(error) = self.try_admit_client(stream, peer) {
+            tracing::debug!(%error, "client connection lost before it was served");
+        }
+    }
+
+    fn try_admit_client(&self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        let settings = self.settings();
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        if self.clients.load(Relaxed) >= settings.limits.max_connections as usize {
+            // the socket's buffer is empty: this is taken whole or the peer is gone
+            return stream.write_all(b"-ERR 'maximum connections exceeded'\r\n");
+        }
+        let id = self.broker.next_id();
+        let mut info = Info::clone(&self.info());
+        info.client_id = id;
+        info.client_ip = peer.ip().to_canonical().to_string();
+        let mut greeting = Vec::new();
+        info.encode(&mut greeting);
+        let mut security = Security::Plain;
+        if let Some(tls) = self.client_tls.read().clone() {
+            let first = settings.tls.as_ref().is_some_and(|tls| tls.handshake_first == HandshakeFirst::On);
+            if !first {
+                stream.write_all(&greeting)?;
+                greeting.clear();
+            }
+            let connection = rustls::ServerConnection::new(tls).map_err(io::Error::other)?;
+            let connection = Box::new(rustls::Connection::Server(connection));
+            security = match settings.allow_non_tls {
+                true => Security::Either(connection),
+                false => Security::Tls(connection),
+            };
+        }
+        self.clients.fetch_add(1, Relaxed);
+        self.clients_total.fetch_add(1, Relaxed);
+        let about = self.about(peer);
+        self.hand_over(Incoming { stream, security, kind: LinkKind::Client, id, about, greeting, route: None });
+        Ok(())
+    }
+
+    /// What is known of a connection at its start.
+    pub fn about(&self, peer: SocketAddr) -> About {
+        let ip = peer.ip().to_canonical().to_string();
+        About { ip, port: peer.port(), start_nanos: now_nanos(), ..About::default() }
+    }
+
+    /// Gives a connection to the worker with the fewest.
+    pub fn hand_over(&self, incoming: Incoming) {
+        let turn = self.turn.fetch_add(1, Relaxed);
+        let count = self.loads.len();
+        let least = (0..count).map(|i| (turn + i) % count).min_by_key(|i| self.loads[*i].load(Relaxed));
+        let worker = least.unwrap_or(0);
+        self.loads[worker].fetch_add(1, Relaxed);
+        self.broker.mailboxes()[worker].post(Command::Other(Box::new(incoming)));
+    }
+
+    /// A connection of worker `worker` ended.
+    pub fn connection_closed(&self, worker: usize, link: Arc<Link>, reason: CloseReason) {
+        self.loads[worker].fetch_sub(1, Relaxed);
+        let (messages, bytes) = link.output.counters();
+        let received = &link.received;
+        let gone = [received.messages.load(Relaxed), received.bytes.load(Relaxed), messages, bytes];
+        for (i, count) in gone.into_iter().enumerate() {
+            self.gone_traffic[i].fetch_add(count, Relaxed);
+            if link.kind == LinkKind::Client {
+                self.gone_client_traffic[i].fetch_add(count, Relaxed);
+            }
+        }
+        if reason == CloseReason::StaleConnection {
+            self.stale_connections.fetch_add(1, Relaxed);
+        }
+        match link.kind {
+            LinkKind::Route => tracing::info!("{} - Router connection closed: {}", link.describe(), reason.text()),
+            _ => tracing::debug!("{} - Client connection closed: {}", link.describe(), reason.text()),
+        }
+        if link.kind != LinkKind::Client {
+            return;
+        }
+        self.clients.fetch_sub(1, Relaxed);
+        let keep = self.settings().max_closed_clients as usize;
+        let mut closed = self.closed.lock();
+        while closed.len() >= keep.max(1) {
+            closed.pop_front();
+        }
+        if keep > 0 {
+            // a copy: the link itself would keep its socket open
+            closed.push_back(snapshot::closed(&link, reason, now_nanos()));
+        }
+    }
+
+    /// A connection that was handed over could not be watched.
+    pub fn never_opened(&self, worker: usize, kind: LinkKind) {
+        self.loads[worker].fetch_sub(1, Relaxed);
+        if kind == LinkKind::Client {
+            self.clients.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Time for a TLS handshake.
+    pub fn handshake_nanos(&self, kind: LinkKind) -> u64 {
+        let settings = self.settings();
+        let tls = if kind == LinkKind::Route { &settings.cluster.tls } else { &settings.tls };
+        tls.as_ref().map_or(2_000_000_000, |tls| tls.timeout.as_nanos() as u64)
+    }
+
+    /// Looks at the connections that ended, oldest first.
+    pub fn with_closed<R>(&self, look: impl FnOnce(&VecDeque<ClosedConnection>) -> R) -> R {
+        look(&self.closed.lock())
+    }
+}

@@ -1,0 +1,452 @@
+//! The running server as its monitor sees it.
+//!
+//! Owns nothing: every answer is a copy made from the links, the accounts and the settings of the moment.
+
+use crate::identity::{COMPATIBLE_VERSION, STARLING_VERSION};
+use crate::process;
+use crate::shared::Shared;
+use crate::worker_thread::now_nanos;
+use broker::interest::NONE;
+use broker::{Account, CloseReason, Link, LinkKind};
+use monitor::accountz::{AccountInfo, AccountStatistics, Flow};
+use monitor::events::ServerIdentity;
+use monitor::healthz::Readiness;
+use monitor::routez::{Route, RoutesSnapshot};
+use monitor::source::{
+    ClosedConnection, ClosedReason, Connection, Kind, MessagesBytes, Selection, Subscription, TlsState,
+};
+use monitor::statsz::{RouteStatistics, ServerStatistics};
+use monitor::subsz::IndexStatistics;
+use monitor::varz::{ByKind, ClusterVarz, Traffic, Varz};
+use monitor::{Endpoint, Source, Timestamp};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+fn timestamp(nanos: u64) -> Timestamp {
+    Timestamp::from_unix_nanos(nanos as i64)
+}
+
+fn closed_reason(reason: CloseReason) -> ClosedReason {
+    match reason {
+        CloseReason::ClientClosed => ClosedReason::ClientClosed,
+        CloseReason::AuthenticationTimeout => ClosedReason::AuthenticationTimeout,
+        CloseReason::AuthenticationViolation => ClosedReason::AuthenticationViolation,
+        CloseReason::TlsHandshakeError => ClosedReason::TlsHandshakeError,
+        CloseReason::SlowConsumerPendingBytes => ClosedReason::SlowConsumerPendingBytes,
+        CloseReason::SlowConsumerWriteDeadline => ClosedReason::SlowConsumerWriteDeadline,
+        CloseReason::WriteError => ClosedReason::WriteError,
+        CloseReason::ReadError => ClosedReason::ReadError,
+        CloseReason::ParseError => ClosedReason::ParseError,
+        CloseReason::StaleConnection => ClosedReason::StaleConnection,
+        CloseReason::ProtocolViolation => ClosedReason::ProtocolViolation,
+        CloseReason::BadClientProtocolVersion => ClosedReason::BadClientProtocolVersion,
+        CloseReason::WrongPort => ClosedReason::WrongPort,
+        CloseReason::MaxConnectionsExceeded => ClosedReason::MaxConnectionsExceeded,
+        CloseReason::MaxPayloadExceeded => ClosedReason::MaxPayloadExceeded,
+        CloseReason::MaxControlLineExceeded => ClosedReason::MaxControlLineExceeded,
+        CloseReason::MaxSubscriptionsExceeded => ClosedReason::MaxSubscriptionsExceeded,
+        CloseReason::DuplicateRoute => ClosedReason::DuplicateRoute,
+        CloseReason::RouteRemoved => ClosedReason::RouteRemoved,
+        CloseReason::ServerShutdown => ClosedReason::ServerShutdown,
+        CloseReason::AuthenticationExpired => ClosedReason::AuthenticationExpired,
+        CloseReason::Revocation => ClosedReason::Revocation,
+        CloseReason::MissingAccount => ClosedReason::MissingAccount,
+        CloseReason::ClusterNameConflict => ClosedReason::ClusterNameConflict,
+        CloseReason::DuplicateServerName => ClosedReason::DuplicateServerName,
+        CloseReason::Kicked => ClosedReason::Kicked,
+        CloseReason::MinimumVersionRequired => ClosedReason::MinimumVersionRequired,
+    }
+}
+
+/// A connection that just ended.
+pub fn closed(link: &Link, reason: CloseReason, stop_nanos: u64) -> ClosedConnection {
+    ClosedConnection { connection: connection(link), stop: timestamp(stop_nanos), reason: closed_reason(reason) }
+}
+
+fn connection(link: &Link) -> Connection {
+    let (sent_messages, sent_bytes) = link.output.counters();
+    let about = link.about.lock().clone();
+    let tls = (!about.tls.0.is_empty()).then(|| TlsState {
+        version: about.tls.0,
+        cipher_suite: about.tls.1,
+        ..TlsState::default()
+    });
+    Connection {
+        cid: link.id,
+        kind: Kind::Client,
+        ip: about.ip,
+        port: about.port,
+        start: timestamp(about.start_nanos),
+        last_activity: timestamp(link.active_nanos.load(Relaxed)),
+        rtt: Duration::from_nanos(link.rtt_nanos.load(Relaxed)),
+        pending_bytes: link.output.pending_bytes(),
+        received: received(link),
+        sent: MessagesBytes { messages: sent_messages, bytes: sent_bytes },
+        subscription_count: link.subscriptions.load(Relaxed),
+        name: about.name,
+        lang: about.lang,
+        version: about.version,
+        tls,
+        user: about.user,
+        account: about.account,
+        ..Connection::default()
+    }
+}
+
+fn received(link: &Link) -> MessagesBytes {
+    MessagesBytes { messages: link.received.messages.load(Relaxed), bytes: link.received.bytes.load(Relaxed) }
+}
+
+fn sent(link: &Link) -> MessagesBytes {
+    let (messages, bytes) = link.output.counters();
+    MessagesBytes { messages, bytes }
+}
+
+/// Subscriptions of an account by the place of their link, of the kinds wanted.
+fn subscriptions_by_link(account: &Account, out: &mut HashMap<u32, Vec<Subscription>>) {
+    account.read(|interest| {
+        interest.each(|number, record| {
+            let mut subject = Vec::new();
+            interest.text(record.filter, &mut subject);
+            let queue = if record.queue == NONE { &[] } else { interest.queue_name(record.queue) };
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let (delivered, delivered_max) = interest.progress_of(number);
+            out.entry(record.link).or_default().push(Subscription {
+                account: account.name.to_string(),
+                subject: text(&subject),
+                queue: text(queue),
+                sid: text(interest.sid(number)),
+                delivered,
+                delivered_max,
+                ..Subscription::default()
+            });
+        });
+    });
+}
+
+impl Shared {
+    fn selected_accounts(&self, account: Option<&str>) -> Vec<Arc<Account>> {
+        match account {
+            Some(name) => self.broker.find_account(name).into_iter().collect(),
+            None => self.broker.accounts(),
+        }
+    }
+
+    fn traffic(&self) -> Traffic {
+        let [in_msgs, in_bytes, out_msgs, out_bytes] = [0, 1, 2, 3].map(|i| self.gone_traffic[i].load(Relaxed));
+        let [c_in_msgs, c_in_bytes, c_out_msgs, c_out_bytes] =
+            [0, 1, 2, 3].map(|i| self.gone_client_traffic[i].load(Relaxed));
+        let mut traffic = Traffic {
+            in_msgs,
+            in_bytes,
+            out_msgs,
+            out_bytes,
+            in_client_msgs: c_in_msgs,
+            in_client_bytes: c_in_bytes,
+            out_client_msgs: c_out_msgs,
+            out_client_bytes: c_out_bytes,
+        };
+        for link in self.broker.links() {
+            let (received, sent) = (received(&link), sent(&link));
+            traffic.in_msgs += received.messages;
+            traffic.in_bytes += received.bytes;
+            traffic.out_msgs += sent.messages;
+            traffic.out_bytes += sent.bytes;
+            if link.kind == LinkKind::Client {
+                traffic.in_client_msgs += received.messages;
+                traffic.in_client_bytes += received.bytes;
+                traffic.out_client_msgs += sent.messages;
+                traffic.out_client_bytes += sent.bytes;
+            }
+        }
+        traffic
+    }
+
+    fn subscription_count(&self) -> u64 {
+        self.broker.accounts().iter().map(|account| account.read(|i| i.len() as u64)).sum()
+    }
+
+    fn slow_consumers(&self) -> ByKind {
+        let clients = self.broker.slow_consumers.iter().map(|count| count.load(Relaxed)).sum();
+        ByKind { clients, ..ByKind::default() }
+    }
+
+    fn routes_open(&self) -> Vec<Arc<Link>> {
+        self.broker.routes()
+    }
+
+    fn remotes(&self) -> usize {
+        let mut ids: Vec<String> = self.routes_open().iter().map(|r| r.about.lock().remote_id.clone()).collect();
+        ids.sort();
+        ids.dedup();
+        ids.len()
+    }
+
+    fn cluster_varz(&self) -> ClusterVarz {
+        let settings = self.settings();
+        let cluster = &settings.cluster;
+        let Some(port) = self.cluster_port() else { return ClusterVarz::default() };
+        ClusterVarz {
+            name: self.info().cluster.clone(),
+            addr: cluster.host.clone(),
+            cluster_port: port,
+            auth_timeout: cluster.auth_timeout().as_secs_f64(),
+            urls: cluster.routes.iter().map(|url| url.address()).collect(),
+            tls_timeout: cluster.tls.as_ref().map_or(2.0, |tls| tls.timeout.as_secs_f64()),
+            tls_required: cluster.tls.is_some(),
+            tls_verify: cluster.tls.as_ref().is_some_and(|tls| tls.verify),
+            pool_size: i64::from(cluster.pool_size),
+            write_deadline: cluster.write_deadline.unwrap_or(settings.write_deadline),
+            ..ClusterVarz::default()
+        }
+    }
+}
+
+impl Source for Shared {
+    fn now(&self) -> Timestamp {
+        timestamp(now_nanos())
+    }
+
+    fn identity(&self) -> ServerIdentity {
+        let settings = self.settings();
+        let info = self.info();
+        ServerIdentity {
+            name: self.server_name.clone(),
+            host: info.host.clone(),
+            id: self.server_id.clone(),
+            cluster: info.cluster.clone(),
+            version: COMPATIBLE_VERSION.into(),
+            tags: settings.server_tags.clone(),
+            metadata: settings.server_metadata.clone(),
+            ..ServerIdentity::default()
+        }
+    }
+
+    fn varz(&self) -> Varz {
+        let settings = self.settings();
+        let info = self.info();
+        let tls = settings.tls.as_ref();
+        let usage = process::usage();
+        Varz {
+            server_id: self.server_id.clone(),
+            server_name: self.server_name.clone(),
+            version: COMPATIBLE_VERSION.into(),
+            proto: info.proto,
+            go: info.go.clone(),
+            host: info.host.clone(),
+            port: info.port,
+            auth_required: info.auth_required,
+            tls_required: info.tls_required,
+            tls_verify: info.tls_verify,
+            connect_urls: info.connect_urls.clone(),
+            max_connections: i64::from(settings.limits.max_connections),
+            max_subscriptions: settings.limits.max_subscriptions.map_or(0, i64::from),
+            ping_interval: settings.ping_interval,
+            ping_max: i64::from(settings.ping_max),
+            http_host: settings.http_host().into(),
+            http_port: self.monitor_port().map_or(0, i32::from),
+            http_base_path: settings.monitoring.base_path.clone().unwrap_or_default(),
+            auth_timeout: settings.auth_timeout().as_secs_f64(),
+            max_control_line: settings.limits.max_control_line as i32,
+            max_payload: i64::from(settings.limits.max_payload),
+            max_pending: settings.limits.max_pending as i64,
+            cluster: self.cluster_varz(),
+            tls_timeout: tls.map_or(2.0, |tls| tls.timeout.as_secs_f64()),
+            write_deadline: settings.write_deadline,
+            start: timestamp(self.start_nanos),
+            mem: usage.memory_bytes,
+            cores: usage.cores,
+            gomaxprocs: self.broker.mailboxes().len(),
+            cpu: usage.cpu_percent,
+            connections: self.clients.load(Relaxed),
+            total_connections: self.clients_total.load(Relaxed),
+            routes: self.routes_open().len(),
+            remotes: self.remotes(),
+            traffic: self.traffic(),
+            slow_consumers: self.slow_consumers().sum(),
+            stale_connections: self.stale_connections.load(Relaxed),
+            subscriptions: self.subscription_count(),
+            http_req_stats: self.requests.by_path(),
+            config_load_time: timestamp(self.config_load_nanos.load(Relaxed)),
+            config_digest: self.config_digest.read().clone(),
+            tags: settings.server_tags.clone(),
+            metadata: settings.server_metadata.clone(),
+            system_account: self.system_account(),
+            slow_consumer_stats: self.slow_consumers(),
+            starling_version: STARLING_VERSION.into(),
+            ..Varz::default()
+        }
+    }
+
+    fn statistics(&self) -> ServerStatistics {
+        let usage = process::usage();
+        let routes = self.routes_open();
+        ServerStatistics {
+            start: timestamp(self.start_nanos),
+            memory_bytes: usage.memory_bytes,
+            cores: usage.cores,
+            cpu_percent: usage.cpu_percent,
+            connections: self.clients.load(Relaxed),
+            connections_total: self.clients_total.load(Relaxed),
+            active_accounts: self.broker.accounts().len(),
+            subscriptions: self.subscription_count(),
+            traffic: self.traffic(),
+            slow_consumers: self.slow_consumers(),
+            stale_connections: ByKind { clients: self.stale_connections.load(Relaxed), ..ByKind::default() },
+            routes: routes
+                .iter()
+                .map(|link| RouteStatistics {
+                    rid: link.id,
+                    name: link.about.lock().name.clone(),
+                    sent: sent(link),
+                    received: received(link),
+                    pending_bytes: link.output.pending_bytes(),
+                })
+                .collect(),
+            active_servers: self.remotes() + 1,
+            threads: self.broker.mailboxes().len(),
+            ..ServerStatistics::default()
+        }
+    }
+
+    fn connections(&self, selection: &Selection<'_>) -> Option<Vec<Connection>> {
+        if let Some(name) = selection.account {
+            self.broker.find_account(name)?;
+        }
+        let mut subscriptions = HashMap::new();
+        if selection.subscriptions {
+            for account in self.selected_accounts(selection.account) {
+                subscriptions_by_link(&account, &mut subscriptions);
+            }
+        }
+        let clients = self.broker.links().into_iter().filter(|link| link.kind == LinkKind::Client);
+        let connections = clients.map(|link| {
+            let mut connection = connection(&link);
+            connection.subscriptions = subscriptions.remove(&link.index).unwrap_or_default();
+            for subscription in &mut connection.subscriptions {
+                subscription.cid = link.id;
+            }
+            connection
+        });
+        let wanted = |c: &Connection| selection.account.is_none_or(|name| c.account == name);
+        Some(connections.filter(wanted).collect())
+    }
+
+    fn closed_connections(&self, selection: &Selection<'_>) -> Vec<ClosedConnection> {
+        let wanted = |c: &&ClosedConnection| selection.account.is_none_or(|name| c.connection.account == name);
+        self.with_closed(|closed| closed.iter().filter(wanted).cloned().collect())
+    }
+
+    fn routes(&self, subscriptions: bool) -> RoutesSnapshot {
+        let mut by_link = HashMap::new();
+        if subscriptions {
+            for account in self.broker.accounts() {
+                subscriptions_by_link(&account, &mut by_link);
+            }
+        }
+        let routes = self.routes_open().into_iter().map(|link| {
+            let about = link.about.lock().clone();
+            Route {
+                rid: link.id,
+                remote_id: about.remote_id,
+                remote_name: about.name,
+                did_solicit: about.solicited,
+                is_configured: about.configured,
+                ip: about.ip,
+                port: about.port,
+                start: timestamp(about.start_nanos),
+                last_activity: timestamp(link.active_nanos.load(Relaxed)),
+                rtt: Duration::from_nanos(link.rtt_nanos.load(Relaxed)),
+                pending_bytes: link.output.pending_bytes(),
+                received: received(&link),
+                sent: sent(&link),
+                subscription_count: link.subscriptions.load(Relaxed),
+                subscriptions: by_link.remove(&link.index).unwrap_or_default(),
+                account: about.account,
+                compression: "off".into(),
+                ..Route::default()
+            }
+        });
+        RoutesSnapshot { routes: routes.collect(), ..RoutesSnapshot::default() }
+    }
+
+    fn index_statistics(&self, account: Option<&str>) -> Vec<IndexStatistics> {
+        self.selected_accounts(account).iter().map(|account| index_statistics(account)).collect()
+    }
+
+    fn subscriptions(&self, account: Option<&str>) -> Vec<Subscription> {
+        let mut by_link = HashMap::new();
+        for account in self.selected_accounts(account) {
+            subscriptions_by_link(&account, &mut by_link);
+        }
+        let mut all = Vec::new();
+        for (index, mut subscriptions) in by_link {
+            let Some(link) = self.broker.link(index).filter(|link| link.kind != LinkKind::Route) else { continue };
+            for subscription in &mut subscriptions {
+                subscription.cid = link.id;
+            }
+            all.append(&mut subscriptions);
+        }
+        all
+    }
+
+    fn account_names(&self) -> Vec<String> {
+        self.broker.accounts().iter().map(|account| account.name.to_string()).collect()
+    }
+
+    fn system_account(&self) -> String {
+        self.settings().system_account_name().unwrap_or_default().into()
+    }
+
+    fn account(&self, name: &str) -> Option<AccountInfo> {
+        let account = self.broker.find_account(name)?;
+        Some(AccountInfo {
+            account_name: account.name.to_string(),
+            update_time: timestamp(self.config_load_nanos.load(Relaxed)),
+            is_system: self.system_account() == name,
+            complete: true,
+            client_connections: account.connections.load(Relaxed) as usize,
+            subscriptions: account.read(|interest| interest.len() as u64),
+            index: index_statistics(&account),
+            ..AccountInfo::default()
+        })
+    }
+
+    fn account_statistics(&self) -> Vec<AccountStatistics> {
+        let accounts = self.broker.accounts();
+        let statistics = accounts.iter().map(|account| {
+            let [messages, bytes, out_messages, out_bytes] = [0, 1, 2, 3].map(|i| account.traffic[i].load(Relaxed));
+            AccountStatistics {
+                account: account.name.to_string(),
+                client_connections: account.connections.load(Relaxed) as usize,
+                subscriptions: account.read(|interest| interest.len() as u64),
+                sent: Flow { total: MessagesBytes { messages: out_messages, bytes: out_bytes }, ..Flow::default() },
+                received: Flow { total: MessagesBytes { messages, bytes }, ..Flow::default() },
+                ..AccountStatistics::default()
+            }
+        });
+        statistics.collect()
+    }
+
+    fn readiness(&self) -> Readiness {
+        if self.is_ready.load(Relaxed) {
+            Readiness::Ready
+        } else {
+            Readiness::NotReady("server is not listening yet".into())
+        }
+    }
+
+    fn count_request(&self, endpoint: Endpoint) {
+        self.requests.count(endpoint);
+    }
+}
+
+fn index_statistics(account: &Account) -> IndexStatistics {
+    let (subscriptions, inserts, removes) = account.read(|interest| {
+        let (inserts, removes) = interest.changes();
+        (interest.len() as u64, inserts, removes)
+    });
+    IndexStatistics { subscriptions, inserts, removes, ..IndexStatistics::default() }
+}
