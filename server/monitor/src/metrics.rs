@@ -1,4 +1,4 @@
-//! `/metrics`: the numbers of `/varz`, `/accstatz`, `/routez` and `/healthz` for Prometheus.
+//! `/metrics`: the numbers of `/varz`, `/subsz`, `/accstatz`, `/routez` and `/healthz` for Prometheus.
 //!
 //! Owns the names. They are those of prometheus-nats-exporter (`gnatsd_varz_connections` and so on, all gauges, with
 //! the label `server_id`), so that dashboards made for it keep working without it. The numbers of `/varz` are taken
@@ -18,6 +18,8 @@ use crate::accountz::{AccountStatz, AccountStatzOptions};
 use crate::healthz::{HealthStatus, HealthzOptions};
 use crate::routez::{Routez, RoutezOptions};
 use crate::source::Source;
+use crate::subsz::IndexSummary;
+use crate::time::Timestamp;
 use crate::{accountz, healthz, routez, varz};
 
 /// `Content-Type` of the text.
@@ -34,8 +36,13 @@ pub(crate) fn text(source: &dyn Source) -> String {
         server_id: varz.server_id.clone(),
         version: varz.version.clone(),
         starling_version: varz.starling_version.clone(),
-        start_seconds: varz.start.unix_nanos() as f64 / 1e9,
+        server_name: varz.server_name.clone(),
+        cluster_name: varz.cluster.name.clone(),
+        start: varz.start,
+        config_load_time: varz.config_load_time,
         varz: serde_json::to_value(&varz).unwrap_or(Value::Null),
+        indexes: serde_json::to_value(IndexSummary::new(&source.index_statistics(None)))
+            .unwrap_or(Value::Null),
         accounts: accountz::statistics(
             source,
             &AccountStatzOptions { include_unused: true, ..AccountStatzOptions::default() },
@@ -56,8 +63,12 @@ struct Snapshot {
     server_id: String,
     version: String,
     starling_version: String,
-    start_seconds: f64,
+    server_name: String,
+    cluster_name: String,
+    start: Timestamp,
+    config_load_time: Timestamp,
     varz: Value,
+    indexes: Value,
     accounts: AccountStatz,
     routes: Routez,
     health: HealthStatus,
@@ -65,7 +76,8 @@ struct Snapshot {
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        self.encode_varz(&mut encoder, &mut Vec::new(), &self.varz)?;
+        self.encode_numbers(&mut encoder, "varz", &mut Vec::new(), &self.varz)?;
+        self.encode_numbers(&mut encoder, "subsz", &mut Vec::new(), &self.indexes)?;
         self.encode_server(&mut encoder)?;
         self.encode_accounts(&mut encoder)?;
         self.encode_routes(&mut encoder)
@@ -76,10 +88,11 @@ impl Collector for Snapshot {
 type Column<T> = (&'static str, &'static str, fn(&T) -> f64);
 
 impl Snapshot {
-    /// Walks the JSON of `/varz`; nested fields are joined by underscores, as are the slashes of paths.
-    fn encode_varz<'v>(
+    /// Walks the JSON of a document; nested fields are joined by underscores, as are the slashes of paths.
+    fn encode_numbers<'v>(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
+        document: &str,
         path: &mut Vec<&'v str>,
         value: &'v Value,
     ) -> fmt::Result {
@@ -87,7 +100,7 @@ impl Snapshot {
             Value::Object(fields) => {
                 for (name, field) in fields {
                     path.push(name);
-                    self.encode_varz(encoder, path, field)?;
+                    self.encode_numbers(encoder, document, path, field)?;
                     path.pop();
                 }
                 Ok(())
@@ -98,31 +111,32 @@ impl Snapshot {
                     return Ok(());
                 }
                 let value = number.as_f64().unwrap_or(0.0);
-                let help = format!("{} of /varz", path.join("."));
-                self.gauge(encoder, &format!("gnatsd_varz_{name}"), &help, &[], value)
+                let help = format!("{} of /{document}", path.join("."));
+                self.gauge(encoder, &format!("gnatsd_{document}_{name}"), &help, &[], value)
             }
             Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) => Ok(()),
         }
     }
 
+    /// Texts, which are the label of a gauge at 1, and times, which the exporter gives in milliseconds.
     fn encode_server(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        self.gauge(
-            encoder,
-            "gnatsd_varz_start",
-            "When the server started, in Unix seconds",
-            &[],
-            self.start_seconds,
-        )?;
-        let version = [("value", self.version.as_str())];
-        self.gauge(
-            encoder,
-            "gnatsd_varz_version",
-            "nats-server version that tools may count on",
-            &version,
-            1.0,
-        )?;
-        let own = [("version", self.starling_version.as_str())];
-        self.gauge(encoder, "starling_build_info", "Version of this server", &own, 1.0)?;
+        for (name, help, value) in [
+            ("gnatsd_varz_server_id", "Id of this run of the server", &self.server_id),
+            ("gnatsd_varz_server_name", "Name of the server", &self.server_name),
+            ("gnatsd_varz_cluster_name", "Name of the cluster", &self.cluster_name),
+            ("gnatsd_varz_version", "nats-server version that tools may count on", &self.version),
+        ] {
+            if !value.is_empty() {
+                self.gauge(encoder, name, help, &[("value", value)], 1.0)?;
+            }
+        }
+        let version = [("version", self.starling_version.as_str())];
+        self.gauge(encoder, "starling_build_info", "Version of this server", &version, 1.0)?;
+        let milliseconds = |time: Timestamp| (time.unix_nanos() / 1_000_000) as f64;
+        let help = "When the server started, in milliseconds since 1970";
+        self.gauge(encoder, "gnatsd_varz_start", help, &[], milliseconds(self.start))?;
+        let help = "When the configuration was last read, in milliseconds since 1970";
+        self.gauge(encoder, "gnatsd_varz_config_load_time", help, &[], milliseconds(self.config_load_time))?;
         let failed = if self.health.status == "ok" { 0.0 } else { 1.0 };
         self.gauge(encoder, "gnatsd_healthz_status", "0 if /healthz says ok, 1 if not", &[], failed)?;
         let value = [("value", self.health.status)];

@@ -271,6 +271,8 @@ fn requests_are_counted_by_endpoint() {
 fn metrics_have_the_names_of_the_exporter() {
     let mut source = cluster();
     source.varz.connections = 7;
+    source.varz.start = at(10);
+    source.indexes.values_mut().next().unwrap().subscriptions = 4;
     source.account_statistics[0].sent.total.messages = 5;
     get(&source, "/connz");
     let response = get(&source, "/metrics");
@@ -279,6 +281,9 @@ fn metrics_have_the_names_of_the_exporter() {
     for line in [
         "# TYPE gnatsd_varz_connections gauge",
         "gnatsd_varz_connections{server_id=\"NONE\"} 7.0",
+        "gnatsd_varz_start{server_id=\"NONE\"} 1795256723000.0",
+        "gnatsd_varz_server_name{server_id=\"NONE\",value=\"one\"} 1.0",
+        "gnatsd_subsz_num_subscriptions{server_id=\"NONE\"} 4.0",
         "gnatsd_varz_slow_consumer_stats_clients{server_id=\"NONE\"} 0.0",
         "gnatsd_varz_http_req_stats_connz{server_id=\"NONE\"} 1.0",
         "gnatsd_accstatz_sent_messages{server_id=\"NONE\",account=\"A\",account_id=\"A\",account_name=\"A\"} 5.0",
