@@ -4,10 +4,14 @@
 //! pure. Two drivers carry out what they decide: `controller` on Kubernetes (reads in `observe`, writes in
 //! `apply`) and `local` with processes in place of pods.
 
+pub mod apply;
 pub mod build;
+pub mod controller;
 pub mod crd;
 pub mod local;
+pub mod metrics;
 pub mod observe;
+pub mod process;
 pub mod rollout;
 pub mod status;
 pub mod validate;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use operator::{crd, local};
+use operator::build::config;
+use operator::{crd, local, process, validate};
 
 /// Runs NATS clusters: on Kubernetes, or as local processes.
 #[derive(Parser)]
@@ -35,12 +36,39 @@ enum Command {
         /// Number of servers
         replicas: u32,
     },
+    /// Look after NatsClusters on Kubernetes
+    Run(RunArguments),
     /// Print the CustomResourceDefinitions, or write them to files
     Crds {
         /// Write one file for each definition into this directory
         #[arg(long)]
         write: Option<PathBuf>,
     },
+}
+
+#[derive(clap::Args)]
+struct RunArguments {
+    /// Look only after this namespace; may be given several times
+    #[arg(long = "namespace", env = "STARLING_WATCH_NAMESPACES", value_delimiter = ',')]
+    namespaces: Vec<String>,
+    /// Namespace of the lease by which several operators agree on one
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    lease_namespace: String,
+    /// Name among the holders of the lease; default: one of its own for every start
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
+    /// Take no lease; there must be no other operator then
+    #[arg(long)]
+    no_leader_election: bool,
+    /// Address of /livez, /readyz and /metrics
+    #[arg(long, default_value = "[::]:8080")]
+    http: std::net::SocketAddr,
+    /// Image of the broker, without its tag
+    #[arg(long, env = "STARLING_SERVER_IMAGE_REPOSITORY")]
+    server_image_repository: Option<String>,
+    /// Tag of the broker's image for clusters that name no version
+    #[arg(long, env = "STARLING_SERVER_VERSION")]
+    server_version: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -60,6 +88,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             Ok(runtime.block_on(local::up(local::Options { file, server, state }))?)
         }
         Command::Scale { file, replicas } => Ok(local::set_replicas(&file, replicas)?),
+        Command::Run(arguments) => run_controller(arguments),
         Command::Crds { write } => crds(write),
     }
 }
@@ -76,4 +105,29 @@ fn crds(write: Option<PathBuf>) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn run_controller(arguments: RunArguments) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let mut defaults = validate::Defaults::default();
+    if let Some(repository) = arguments.server_image_repository.filter(|text| !text.is_empty()) {
+        defaults.image_repository = repository;
+    }
+    if let Some(version) = arguments.server_version.filter(|text| !text.is_empty()) {
+        defaults.version = version;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let options = process::Options {
+            namespaces: arguments.namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
+            lease_namespace: arguments.lease_namespace,
+            identity: arguments.identity.unwrap_or_else(|| config::new_password(&mut rand::rng())),
+            leader_election: !arguments.no_leader_election,
+            http: arguments.http,
+            defaults,
+        };
+        let client = kube::Client::try_default().await.context("no access to a Kubernetes cluster")?;
+        Ok(process::run(client, options).await?)
+    })
 }

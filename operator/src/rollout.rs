@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use crate::build::config::Reload;
 use crate::validate::Cluster;
 
 /// A server as a driver saw it.
@@ -73,6 +74,8 @@ pub struct Target {
     pub paused: bool,
     /// Replace outdated servers, rather than only report them.
     pub automatic: bool,
+    /// Whether the driver can have a server load a changed configuration.
+    pub reload: Reload,
     /// How long a server must have been healthy before another is touched.
     pub ready_min: Duration,
     /// How long a server may take to become healthy before we call it stuck.
@@ -81,13 +84,14 @@ pub struct Target {
 
 impl Target {
     /// The target of a cluster whose newest template and configuration are known.
-    pub fn new(cluster: &Cluster, template: String, config: String) -> Self {
+    pub fn new(cluster: &Cluster, template: String, config: String, reload: Reload) -> Self {
         Self {
             servers: cluster.servers_wanted(),
             template,
             config,
             paused: cluster.paused,
             automatic: cluster.updates.automatic,
+            reload,
             ready_min: cluster.updates.ready_min,
             gate_timeout: cluster.updates.gate_timeout,
         }
@@ -186,6 +190,14 @@ pub enum Wait {
         /// Time left.
         left: Duration,
     },
+    /// A server was made from the newest template and yet reports another configuration, and this driver
+    /// cannot have it load the right one.
+    NotLoaded {
+        /// Its ordinal.
+        ordinal: u32,
+        /// For longer than the gate allows.
+        overdue: bool,
+    },
     /// A server was told to reload and does not report the new configuration yet.
     Reloading {
         /// Its ordinal.
@@ -207,6 +219,7 @@ impl Wait {
             Wait::Leaving { overdue, .. }
             | Wait::Unready { overdue, .. }
             | Wait::Unmeshed { overdue, .. }
+            | Wait::NotLoaded { overdue, .. }
             | Wait::Reloading { overdue, .. } => *overdue,
             Wait::Paused
             | Wait::Workload
@@ -320,7 +333,10 @@ fn roll(target: &Target, observed: &Observed, now: u32) -> Step {
         Some(Server { ordinal, reload_age: Some(age), .. }) => {
             Step::Wait(Wait::Reloading { ordinal: *ordinal, overdue: *age > RELOAD_TIME_MAX })
         }
-        Some(server) => Step::Reload { ordinal: server.ordinal },
+        Some(server) if target.reload == Reload::Possible => Step::Reload { ordinal: server.ordinal },
+        Some(Server { ordinal, state_age, .. }) => {
+            Step::Wait(Wait::NotLoaded { ordinal: *ordinal, overdue: *state_age > target.gate_timeout })
+        }
         None => Step::Done,
     }
 }
@@ -333,10 +349,14 @@ fn gate(target: &Target, observed: &Observed, now: u32, except: Option<u32>) -> 
             return Some(Wait::Missing { ordinal });
         };
         let overdue = server.state_age > target.gate_timeout;
-        if server.health != Health::Ready {
-            return Some(Wait::Unready { ordinal, trouble: server.trouble.clone(), overdue });
-        }
         let expected = now - 1;
+        match server.health {
+            Health::Ready => {}
+            Health::Unknown => return Some(Wait::Unmeshed { ordinal, routes: None, expected, overdue }),
+            Health::Unready => {
+                return Some(Wait::Unready { ordinal, trouble: server.trouble.clone(), overdue });
+            }
+        }
         if server.routes.is_none_or(|routes| routes < expected) {
             return Some(Wait::Unmeshed { ordinal, routes: server.routes, expected, overdue });
         }

@@ -183,7 +183,8 @@ fn step_note(cluster: &Cluster, step: &Step) -> Option<Note> {
 fn row(cluster: &Cluster, target: &Target, server: &Server) -> ServerStatus {
     ServerStatus {
         name: cluster.server_name(server.ordinal),
-        ready: server.health == Health::Ready && !server.leaving,
+        // A server that only we cannot reach is still one that Kubernetes sends clients to.
+        ready: server.health != Health::Unready && !server.leaving,
         leaving: server.leaving,
         updated: is_updated(target, server),
         version: server.version.clone(),
@@ -257,6 +258,7 @@ fn ordinal_of(wait: &Wait) -> Option<u32> {
         | Wait::Unready { ordinal, .. }
         | Wait::Unmeshed { ordinal, .. }
         | Wait::Settling { ordinal, .. }
+        | Wait::NotLoaded { ordinal, .. }
         | Wait::Reloading { ordinal, .. } => Some(*ordinal),
         Wait::Paused | Wait::Workload | Wait::OnDelete { .. } => None,
     }
@@ -283,6 +285,9 @@ pub fn waiting_for(cluster: &Cluster, step: &Step) -> Option<String> {
         }
         Wait::Settling { ordinal, left } => {
             format!("{} to stay healthy for another {}s", name(ordinal), left.as_secs() + 1)
+        }
+        Wait::NotLoaded { ordinal, .. } => {
+            format!("{} to report the newest configuration; if it does not, delete its pod", name(ordinal))
         }
         Wait::Reloading { ordinal, overdue: false } => format!("{} to load its configuration", name(ordinal)),
         Wait::Reloading { ordinal, overdue: true } => {

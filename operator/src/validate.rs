@@ -190,7 +190,7 @@ pub struct Defaults {
 impl Default for Defaults {
     fn default() -> Self {
         Self {
-            image_repository: "ghcr.io/starling-dev/starling-server".to_owned(),
+            image_repository: "starling/starling-server".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -39,6 +39,15 @@ pub struct Resources {
     pub template_hash: String,
 }
 
+impl Resources {
+    /// Sets the number of servers that the StatefulSet keeps.
+    pub fn set_servers(&mut self, servers: u32) {
+        if let Some(spec) = &mut self.stateful_set.spec {
+            spec.replicas = Some(i32::try_from(servers).unwrap_or(i32::MAX));
+        }
+    }
+}
+
 /// Generated credentials, kept in a Secret of their own because they outlive every configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemSecret {

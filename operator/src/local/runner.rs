@@ -155,7 +155,7 @@ impl Runner {
         let now = Instant::now();
         let observed = self.workload.observed(now);
         let template = self.workload.template().clone();
-        let target = Target::new(&template.cluster, template.hash, template.config);
+        let target = Target::new(&template.cluster, template.hash, template.config, config::Reload::Possible);
         let plan = rollout::plan(&target, &observed);
         self.carry_out(&plan.step, now)?;
         let view = View { cluster: &template.cluster, target: &target, observed: &observed, plan: &plan };

@@ -1,6 +1,7 @@
 //! Everything that is read: the API server and the brokers.
 //!
-//! Owns all reading input of the operator. Never writes and never judges: it fills
+//! Owns all reading of the operator. Never writes and never judges: it fills
 //! [`crate::rollout::Observed`].
 
 pub mod broker;
+pub mod kubernetes;

@@ -1,0 +1,229 @@
+//! Everything that is written to the API server.
+//!
+//! Owns all writing: server-side apply of what we own, deletion of pods, status, Events. Never decides and
+//! never touches what is not ours: an object with our name and another owner is an error.
+
+use std::fmt::Debug;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Client, Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::build::labels::FIELD_MANAGER;
+use crate::build::{Resources, SystemSecret, system_secret};
+use crate::crd::{self, NatsCluster, NatsClusterStatus};
+use crate::observe::kubernetes::owner_uid;
+use crate::status::Note;
+use crate::validate::Cluster;
+
+/// Annotation of every object that we apply: hash of what we applied, to see what is to be taken away.
+const APPLIED_HASH: &str = "starling.dev/applied-hash";
+
+/// Why something could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The API server refused.
+    #[error("cannot write {kind} {name}: {source}")]
+    Refused {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// What the API server said.
+        source: kube::Error,
+    },
+    /// The name is taken by somebody else's object.
+    #[error(
+        "{kind} {name} exists and does not belong to this cluster; delete or rename it, or rename the NatsCluster"
+    )]
+    Foreign {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Creates or repairs the Secret with generated credentials.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn system(client: &Client, cluster: &Cluster, system: &SystemSecret) -> Result<(), ApplyError> {
+    ensure::<Secret>(client, cluster, &system_secret(cluster, system)).await
+}
+
+/// Creates or repairs everything that a cluster owns, with what pods need first.
+///
+/// # Errors
+/// See [`ApplyError`]; what was written before stays.
+pub async fn resources(client: &Client, cluster: &Cluster, resources: &Resources) -> Result<(), ApplyError> {
+    ensure::<ServiceAccount>(client, cluster, &resources.service_account).await?;
+    ensure::<Secret>(client, cluster, &resources.config).await?;
+    ensure::<Service>(client, cluster, &resources.headless).await?;
+    ensure::<Service>(client, cluster, &resources.client).await?;
+    match &resources.disruption_budget {
+        Some(budget) => ensure::<PodDisruptionBudget>(client, cluster, budget).await?,
+        None => remove::<PodDisruptionBudget>(client, cluster, &cluster.name).await?,
+    }
+    ensure::<StatefulSet>(client, cluster, &resources.stateful_set).await
+}
+
+/// Deletes the pod of a server, if it is still the one that was observed.
+///
+/// # Errors
+/// See [`ApplyError`]. A pod that is gone or replaced already is no error.
+pub async fn delete_pod(client: &Client, pod: &Pod) -> Result<(), ApplyError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+    let preconditions = Preconditions { uid: pod.uid(), resource_version: pod.resource_version() };
+    let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    match pods.delete(&pod.name_any(), &parameters).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        Err(source) => Err(refused::<Pod>(&pod.name_any(), source)),
+    }
+}
+
+/// Writes the status, all of it.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn status(
+    client: &Client,
+    object: &NatsCluster,
+    status: &NatsClusterStatus,
+) -> Result<(), ApplyError> {
+    let name = object.name_any();
+    let clusters: Api<NatsCluster> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let patch = serde_json::json!({
+        "apiVersion": format!("{}/{}", crd::GROUP, crd::VERSION),
+        "kind": "NatsCluster",
+        "metadata": {"name": name},
+        "status": status,
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    match clusters.patch_status(&name, &parameters, &Patch::Apply(patch)).await {
+        Ok(_) => Ok(()),
+        // Deleted meanwhile.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(source) => Err(refused::<NatsCluster>(&name, source)),
+    }
+}
+
+/// Publishes an Event. Events are news, not state: one that is lost stops nothing.
+pub async fn event(recorder: &Recorder, about: &ObjectReference, note: &Note) {
+    let event = Event {
+        type_: if note.warning { EventType::Warning } else { EventType::Normal },
+        reason: note.reason.to_owned(),
+        note: Some(note.message.clone()),
+        action: "Reconcile".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = recorder.publish(&event, about).await {
+        tracing::warn!(%error, reason = note.reason, "cannot publish an Event");
+    }
+}
+
+/// Applies an object unless it already is as it should be.
+async fn ensure<K>(client: &Client, cluster: &Cluster, desired: &K) -> Result<(), ApplyError>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    let name = desired.name_any();
+    let api: Api<K> = Api::namespaced(client.clone(), &cluster.namespace);
+    let refuse = |source| refused::<K>(&name, source);
+    let mut desired =
+        serde_json::to_value(desired).map_err(|error| refuse(kube::Error::SerdeError(error)))?;
+    let hash = hash(&desired);
+    desired["metadata"]["annotations"][APPLIED_HASH] = Value::String(hash.clone());
+    if let Some(existing) = api.get_opt(&name).await.map_err(refuse)? {
+        if owner_uid(existing.meta()) != Some(&cluster.uid) {
+            return Err(ApplyError::Foreign { kind: K::kind(&()).into_owned(), name });
+        }
+        let existing = serde_json::to_value(&existing)
+            .map_err(|error| refused::<K>(&name, kube::Error::SerdeError(error)))?;
+        if covers(&existing, &desired) {
+            return Ok(());
+        }
+    }
+    let refuse = |source| refused::<K>(&name, source);
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch(&name, &parameters, &Patch::Apply(&desired)).await.map(drop).map_err(refuse)
+}
+
+async fn remove<K>(client: &Client, cluster: &Cluster, name: &str) -> Result<(), ApplyError>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), &cluster.namespace);
+    let Some(existing) = api.get_opt(name).await.map_err(|source| refused::<K>(name, source))? else {
+        return Ok(());
+    };
+    // Somebody else's object is not in our way.
+    if owner_uid(existing.meta()) != Some(&cluster.uid) {
+        return Ok(());
+    }
+    let preconditions = Preconditions { uid: existing.uid(), resource_version: None };
+    let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    match api.delete(name, &parameters).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        Err(source) => Err(refused::<K>(name, source)),
+    }
+}
+
+fn refused<K: Resource<DynamicType = ()>>(name: &str, source: kube::Error) -> ApplyError {
+    ApplyError::Refused { kind: K::kind(&()).into_owned(), name: name.to_owned(), source }
+}
+
+fn hash(value: &Value) -> String {
+    let digest = Sha256::digest(value.to_string().as_bytes());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether everything that we want is there. What others added is theirs.
+fn covers(existing: &Value, desired: &Value) -> bool {
+    match (existing, desired) {
+        (Value::Object(existing), Value::Object(desired)) => desired.iter().all(|(key, value)| {
+            value.is_null() || existing.get(key).is_some_and(|found| covers(found, value))
+        }),
+        (Value::Array(existing), Value::Array(desired)) => {
+            existing.len() == desired.len() && existing.iter().zip(desired).all(|(e, d)| covers(e, d))
+        }
+        (existing, desired) => existing == desired,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn defaults_of_the_api_server_are_no_drift_and_foreign_edits_are() {
+        let desired = json!({"spec": {"replicas": 3, "ports": [{"name": "a", "port": 1}]}});
+        let defaulted = json!({"spec": {"replicas": 3, "ports": [{"name": "a", "port": 1, "protocol": "TCP"}]},
+                               "status": {}});
+        assert!(covers(&defaulted, &desired));
+        for edited in [
+            json!({"spec": {"replicas": 2, "ports": [{"name": "a", "port": 1}]}}),
+            json!({"spec": {"replicas": 3, "ports": [{"name": "a", "port": 1}, {"name": "b", "port": 2}]}}),
+            json!({"spec": {"replicas": 3}}),
+        ] {
+            assert!(!covers(&edited, &desired), "{edited}");
+        }
+    }
+}

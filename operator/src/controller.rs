@@ -1,0 +1,315 @@
+//! The driver on Kubernetes.
+//!
+//! Owns the order observe → validate → build → plan → apply → status, and when to look again. Holds no
+//! state between reconciles: a killed operator goes on where it was.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::Api;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Client, Resource as _, ResourceExt as _};
+use tokio::sync::watch;
+
+use crate::apply::{self, ApplyError};
+use crate::build::config::{self, Generation, Placement, Reload};
+use crate::build::{self, SystemSecret, labels};
+use crate::crd::{Endpoint, NatsCluster, NatsClusterStatus};
+use crate::metrics::Metrics;
+use crate::observe::broker::Prober;
+use crate::observe::kubernetes::{self, Seen};
+use crate::rollout::{self, Plan, Step, Target, Wait};
+use crate::status::{self, Note, View};
+use crate::validate::{self, Cluster, Defaults};
+
+/// Pause between looks while something is under way. Watches report most changes earlier.
+const PAUSE_BUSY: Duration = Duration::from_secs(2);
+/// Pause while only somebody's help ends a wait.
+const PAUSE_STALLED: Duration = Duration::from_secs(15);
+/// Pause while nothing is to be done: only a net under the watches.
+const PAUSE_IDLE: Duration = Duration::from_secs(600);
+/// Pause while nothing is to be done, but Secrets are merged that we do not watch.
+const PAUSE_UNWATCHED: Duration = Duration::from_secs(30);
+/// First and longest pause after an error.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// Longest wait for one broker's answers.
+const ASK_TIME_MAX: Duration = Duration::from_secs(5);
+/// Clusters looked at side by side.
+const CONCURRENCY: u16 = 8;
+
+/// Why a reconcile failed; it is tried again, with growing pauses.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// Something could not be read.
+    #[error("cannot read from the API server: {0}")]
+    Read(#[from] kube::Error),
+    /// Something could not be written.
+    #[error(transparent)]
+    Write(#[from] ApplyError),
+    /// Another operator has taken over.
+    #[error("the lease is lost")]
+    LeaseLost,
+}
+
+/// What every reconcile works with.
+pub struct Context {
+    client: Client,
+    recorder: Recorder,
+    prober: Prober,
+    defaults: Defaults,
+    metrics: Arc<Metrics>,
+    /// Whether we may write.
+    leader: watch::Receiver<bool>,
+    /// Failures in a row of each cluster.
+    failures: Mutex<HashMap<ObjectRef<NatsCluster>, u32>>,
+}
+
+impl Context {
+    /// A context for [`run`]. `leader` says whether this operator holds the lease.
+    pub fn new(
+        client: Client,
+        defaults: Defaults,
+        metrics: Arc<Metrics>,
+        leader: watch::Receiver<bool>,
+    ) -> Self {
+        let reporter =
+            Reporter { controller: "starling-operator".to_owned(), instance: std::env::var("POD_NAME").ok() };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            prober: Prober::new(ASK_TIME_MAX),
+            defaults,
+            metrics,
+            leader,
+            failures: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Re-checked before everything that disturbs anybody: a lease may be lost in the middle of a reconcile.
+    fn must_lead(&self) -> Result<(), ReconcileError> {
+        if *self.leader.borrow() { Ok(()) } else { Err(ReconcileError::LeaseLost) }
+    }
+}
+
+/// Looks after all `NatsCluster`s of a namespace, or of all namespaces, until told to stop.
+pub async fn run(
+    context: Arc<Context>,
+    namespace: Option<&str>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let client = &context.client;
+    let owned = watcher::Config::default().labels(&format!("{}={}", labels::MANAGED_BY, labels::OPERATOR));
+    let servers = watcher::Config::default().labels(&format!("{}={}", labels::NAME, labels::SERVER));
+    let controller = Controller::new(api::<NatsCluster>(client, namespace), watcher::Config::default())
+        .with_config(Config::default().concurrency(CONCURRENCY).debounce(Duration::from_millis(100)))
+        .owns(api::<StatefulSet>(client, namespace), owned.clone())
+        .owns(api::<Service>(client, namespace), owned.clone())
+        .owns(api::<Secret>(client, namespace), owned.clone())
+        .owns(api::<ServiceAccount>(client, namespace), owned.clone())
+        .owns(api::<PodDisruptionBudget>(client, namespace), owned)
+        .watches(api::<Pod>(client, namespace), servers, |pod| {
+            let cluster = pod.labels().get(labels::INSTANCE)?;
+            Some(ObjectRef::new(cluster).within(&pod.namespace()?))
+        })
+        .graceful_shutdown_on(stop);
+    controller
+        .run(reconcile, on_error, context)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                // Failed reconciles have been logged where they failed; this is about watches.
+                tracing::debug!(%error, "controller");
+            }
+        })
+        .await;
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+fn on_error(object: Arc<NatsCluster>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    let failures = context.failures.lock().map_or(1, |mut failures| {
+        let count = failures.entry(ObjectRef::from_obj(&*object)).or_insert(0);
+        *count = count.saturating_add(1);
+        *count
+    });
+    let pause = BACKOFF.0.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX)).min(BACKOFF.1);
+    tracing::warn!(cluster = %name(&object), %error, failures, retry_seconds = pause.as_secs(), "reconcile failed");
+    Action::requeue(pause)
+}
+
+/// `namespace/name`, as logs name a cluster.
+fn name(object: &NatsCluster) -> String {
+    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+}
+
+async fn reconcile(object: Arc<NatsCluster>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    // Everything that we own has an owner reference: the garbage collector does the rest.
+    if object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let timer = context.metrics.reconcile_started();
+    let result = reconcile_once(&object, &context).await;
+    timer.finished(result.is_ok());
+    if result.is_ok() {
+        if let Ok(mut failures) = context.failures.lock() {
+            failures.remove(&ObjectRef::from_obj(&*object));
+        }
+    }
+    result
+}
+
+async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Action, ReconcileError> {
+    context.must_lead()?;
+    let client = &context.client;
+    let cluster = match validate::validate(object, &context.defaults) {
+        Ok(cluster) => cluster,
+        Err(problems) => {
+            let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            return refuse(object, context, "InvalidSpec", &message).await;
+        }
+    };
+    let seen = kubernetes::cluster(client, &cluster).await?;
+    let generation = match prepare(context, &cluster, &seen).await? {
+        Ok(generation) => generation,
+        Err((reason, message)) => return refuse(object, context, reason, &message).await,
+    };
+    let restarted_at = object.annotations().get(labels::RESTARTED_AT).map(String::as_str);
+    let mut resources = build::resources(&cluster, &generation, restarted_at, 0);
+    let now = kubernetes::now();
+    let observed =
+        kubernetes::servers(&seen, &cluster, &resources.template_hash, &context.prober, &now).await;
+    let digest = generation.rendered.digest.clone();
+    let target = Target::new(&cluster, resources.template_hash.clone(), digest, Reload::Impossible);
+    let plan = rollout::plan(&target, &observed);
+    if !cluster.paused {
+        context.must_lead()?;
+        resources.set_servers(plan.workload_servers);
+        match apply::resources(client, &cluster, &resources).await {
+            Err(error @ ApplyError::Foreign { .. }) => {
+                return refuse(object, context, "NameTaken", &error.to_string()).await;
+            }
+            result => result?,
+        }
+        carry_out(context, &cluster, &seen, &plan.step).await?;
+    }
+    let view = View { cluster: &cluster, target: &target, observed: &observed, plan: &plan };
+    let endpoints =
+        vec![Endpoint { name: cluster.listener.name.clone(), url: build::client_service_url(&cluster) }];
+    let selector = Some(labels::selector_text(&cluster));
+    let current = status::status(view, endpoints, selector, object.status.as_ref(), &now);
+    let notes = status::notes(&cluster, &plan.step, object.status.as_ref(), &current);
+    tell(object, context, current, notes).await?;
+    context.metrics.step_taken(&plan.step);
+    Ok(next_look(&cluster, &plan))
+}
+
+/// Credentials and configuration; the inner error is the user's to mend.
+async fn prepare(
+    context: &Context,
+    cluster: &Cluster,
+    seen: &Seen,
+) -> Result<Result<Generation, (&'static str, String)>, ReconcileError> {
+    let system = match &seen.system {
+        Some(system) => system.clone(),
+        None => SystemSecret { route_password: config::new_password(&mut rand::rng()) },
+    };
+    let fragments = match &seen.fragments {
+        Ok(fragments) => fragments,
+        Err(message) => return Ok(Err(("SecretMissing", message.clone()))),
+    };
+    let rendered =
+        match config::render(cluster, &Placement::in_pod(cluster), &system.route_password, fragments) {
+            Ok(rendered) => rendered,
+            Err(error) => return Ok(Err(("ConfigRejected", error.to_string()))),
+        };
+    if !cluster.paused {
+        context.must_lead()?;
+        match apply::system(&context.client, cluster, &system).await {
+            Err(error @ ApplyError::Foreign { .. }) => return Ok(Err(("NameTaken", error.to_string()))),
+            result => result?,
+        }
+    }
+    Ok(Ok(Generation::after(seen.generation.as_ref(), rendered, Reload::Impossible)))
+}
+
+/// Steps that change the number of servers were taken by applying the StatefulSet; its controller starts and
+/// stops pods, and each pod's preStop hook puts its server into lame duck mode.
+async fn carry_out(
+    context: &Context,
+    cluster: &Cluster,
+    seen: &Seen,
+    step: &Step,
+) -> Result<(), ReconcileError> {
+    let Step::Replace { ordinal, .. } = step else { return Ok(()) };
+    context.must_lead()?;
+    let name = cluster.server_name(*ordinal);
+    match seen.pods.iter().find(|pod| pod.name_any() == name) {
+        Some(pod) => Ok(apply::delete_pod(&context.client, pod).await?),
+        None => Ok(()),
+    }
+}
+
+/// Says why nothing is done, and touches nothing that runs.
+async fn refuse(
+    object: &NatsCluster,
+    context: &Context,
+    reason: &'static str,
+    message: &str,
+) -> Result<Action, ReconcileError> {
+    let generation = object.metadata.generation.unwrap_or_default();
+    let current = status::invalid(generation, reason, message, object.status.as_ref(), &kubernetes::now());
+    let notes = status::transition_notes(object.status.as_ref(), &current);
+    tell(object, context, current, notes).await?;
+    // A changed spec wakes us by itself; a Secret that appears does not.
+    Ok(Action::requeue(PAUSE_UNWATCHED))
+}
+
+async fn tell(
+    object: &NatsCluster,
+    context: &Context,
+    current: NatsClusterStatus,
+    notes: Vec<Note>,
+) -> Result<(), ReconcileError> {
+    let about = object.object_ref(&());
+    for note in &notes {
+        if note.warning {
+            tracing::warn!(cluster = %name(object), reason = note.reason, "{}", note.message);
+        } else {
+            tracing::info!(cluster = %name(object), reason = note.reason, "{}", note.message);
+        }
+        apply::event(&context.recorder, &about, note).await;
+    }
+    if object.status.as_ref() != Some(&current) {
+        apply::status(&context.client, object, &current).await?;
+    }
+    Ok(())
+}
+
+fn next_look(cluster: &Cluster, plan: &Plan) -> Action {
+    Action::requeue(match &plan.step {
+        Step::Done | Step::Wait(Wait::Paused | Wait::OnDelete { .. })
+            if cluster.config.merge_from.is_empty() =>
+        {
+            PAUSE_IDLE
+        }
+        Step::Done | Step::Wait(Wait::Paused | Wait::OnDelete { .. }) => PAUSE_UNWATCHED,
+        Step::Wait(Wait::Settling { left, .. }) => PAUSE_BUSY.max(*left),
+        Step::Wait(wait) if wait.overdue() => PAUSE_STALLED,
+        _ => PAUSE_BUSY,
+    })
+}

@@ -1,0 +1,291 @@
+//! What the API server says of a cluster.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt as _};
+
+use super::broker::{Prober, Report};
+use crate::build::config::{CONFIG_FILE, Fragment, Generation, read_back};
+use crate::build::{SystemSecret, config_secret_name, labels, system_secret_name};
+use crate::rollout::{Health, Observed, Server};
+use crate::validate::Cluster;
+
+/// What a reconcile begins with.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Generated credentials, if they exist.
+    pub system: Option<SystemSecret>,
+    /// The configuration that was last written, if any.
+    pub generation: Option<Generation>,
+    /// Fragments for `mergeFrom`.
+    pub fragments: Result<Vec<Fragment>, String>,
+    /// The workload, if it exists.
+    pub stateful_set: Option<StatefulSet>,
+    /// Its pods.
+    pub pods: Vec<Pod>,
+}
+
+/// Reads everything that concerns a cluster. Brokers are asked separately, by [`servers`].
+///
+/// # Errors
+/// The API server's.
+pub async fn cluster(client: &Client, cluster: &Cluster) -> Result<Seen, kube::Error> {
+    let namespace = cluster.namespace.as_str();
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let selected = ListParams::default().labels(&labels::selector_text(cluster));
+    let (system_name, config_name) = (system_secret_name(&cluster.name), config_secret_name(&cluster.name));
+    let (system, config, stateful_set, pods) = futures::try_join!(
+        secrets.get_opt(&system_name),
+        secrets.get_opt(&config_name),
+        sets.get_opt(&cluster.name),
+        pods.list(&selected),
+    )?;
+    let ours =
+        |secret: Option<Secret>| secret.filter(|secret| owner_uid(&secret.metadata) == Some(&cluster.uid));
+    let stateful_set = stateful_set.filter(|set| owner_uid(&set.metadata) == Some(&cluster.uid));
+    let set_uid = stateful_set.as_ref().and_then(|set| set.metadata.uid.clone());
+    let fragments = fragments(&secrets, cluster).await?;
+    Ok(Seen {
+        system: ours(system).as_ref().and_then(SystemSecret::read),
+        generation: ours(config).as_ref().and_then(written),
+        fragments,
+        pods: pods.items.into_iter().filter(|pod| owner_uid(&pod.metadata) == set_uid.as_ref()).collect(),
+        stateful_set,
+    })
+}
+
+/// The uid of an object's controller.
+pub fn owner_uid(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Option<&String> {
+    let owners = metadata.owner_references.as_ref()?;
+    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| &owner.uid)
+}
+
+async fn fragments(
+    secrets: &Api<Secret>,
+    cluster: &Cluster,
+) -> Result<Result<Vec<Fragment>, String>, kube::Error> {
+    let mut fragments = Vec::new();
+    for (name, key) in &cluster.config.merge_from {
+        let Some(secret) = secrets.get_opt(name).await? else {
+            return Ok(Err(format!("Secret {name}, named by spec.config.mergeFrom, does not exist")));
+        };
+        let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(key)) else {
+            return Ok(Err(format!("Secret {name}, named by spec.config.mergeFrom, has no key {key}")));
+        };
+        let Ok(text) = String::from_utf8(bytes.0.clone()) else {
+            return Ok(Err(format!("key {key} of Secret {name} is not UTF-8 text")));
+        };
+        fragments.push(Fragment { secret: name.clone(), key: key.clone(), text });
+    }
+    Ok(Ok(fragments))
+}
+
+/// The configuration in a Secret that we wrote; `None` if somebody made it unreadable, and it is written
+/// anew.
+fn written(secret: &Secret) -> Option<Generation> {
+    let text = String::from_utf8(secret.data.as_ref()?.get(CONFIG_FILE)?.0.clone()).ok()?;
+    let restart_digest = secret.annotations().get(labels::RESTART_DIGEST)?.clone();
+    Some(Generation { rendered: read_back(&text)?, restart_digest })
+}
+
+/// Asks the brokers, and puts everything into the shape that the plan takes.
+pub async fn servers(
+    seen: &Seen,
+    cluster: &Cluster,
+    template_hash: &str,
+    prober: &Prober,
+    now: &Time,
+) -> Observed {
+    let asked = seen.pods.iter().map(|pod| async move {
+        let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+        let running = address.filter(|_| pod.metadata.deletion_timestamp.is_none());
+        match running {
+            Some(ip) => prober.ask(&authority(&ip, cluster.monitor_port)).await,
+            None => None,
+        }
+    });
+    let reports = futures::future::join_all(asked).await;
+    observed(seen, cluster, template_hash, reports, now)
+}
+
+fn authority(ip: &str, port: u16) -> String {
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}
+
+/// The pure part of [`servers`]: `reports` are in the order of the pods.
+fn observed(
+    seen: &Seen,
+    cluster: &Cluster,
+    template_hash: &str,
+    reports: Vec<Option<Report>>,
+    now: &Time,
+) -> Observed {
+    let mut servers: Vec<Server> = seen
+        .pods
+        .iter()
+        .zip(reports)
+        .filter_map(|(pod, report)| Some(server(cluster.ordinal(&pod.name_any())?, pod, report, now)))
+        .collect();
+    servers.sort_by_key(|server| server.ordinal);
+    let set = seen.stateful_set.as_ref();
+    Observed {
+        workload_servers: set
+            .and_then(|set| set.spec.as_ref()?.replicas)
+            .and_then(|replicas| u32::try_from(replicas).ok()),
+        workload_current: set.is_some_and(|set| is_current(set, template_hash)),
+        servers,
+    }
+}
+
+/// Whether the StatefulSet's controller has seen the newest template, so that what it creates is new.
+fn is_current(set: &StatefulSet, template_hash: &str) -> bool {
+    let written = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.metadata.as_ref()?.labels.as_ref()?.get(labels::TEMPLATE_HASH));
+    let seen = set.status.as_ref().and_then(|status| status.observed_generation);
+    written.is_some_and(|hash| hash == template_hash) && seen == set.metadata.generation
+}
+
+fn server(ordinal: u32, pod: &Pod, report: Option<Report>, now: &Time) -> Server {
+    let ready = condition(pod, "Ready");
+    let health = match (ready.as_ref().map(|(status, _)| status.as_str()), &report) {
+        (Some("True"), Some(report)) => report.health,
+        (Some("True"), None) => Health::Unknown,
+        _ => Health::Unready,
+    };
+    let leaving = pod.metadata.deletion_timestamp.as_ref();
+    let grace = Duration::from_secs(
+        pod.metadata.deletion_grace_period_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or_default(),
+    );
+    // The timestamp of a deletion is when it is to be over.
+    let since_deletion = leaving.map(|time| age(time, now) + grace);
+    let created = pod.metadata.creation_timestamp.as_ref();
+    let changed = ready.and_then(|(_, since)| since).or_else(|| created.cloned());
+    Server {
+        ordinal,
+        template: pod.labels().get(labels::TEMPLATE_HASH).cloned().unwrap_or_default(),
+        config: report.as_ref().and_then(|report| report.config_digest.clone()),
+        health,
+        leaving: leaving.is_some(),
+        routes: report.as_ref().and_then(|report| report.routes),
+        state_age: since_deletion.or_else(|| changed.map(|time| age(&time, now))).unwrap_or_default(),
+        reload_age: None,
+        version: report.as_ref().and_then(|report| report.version.clone()),
+        trouble: trouble(pod),
+    }
+}
+
+fn age(since: &Time, now: &Time) -> Duration {
+    now.0.duration_since(since.0).try_into().unwrap_or_default()
+}
+
+fn condition(pod: &Pod, kind: &str) -> Option<(String, Option<Time>)> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let found = conditions.iter().find(|condition| condition.type_ == kind)?;
+    Some((found.status.clone(), found.last_transition_time.clone()))
+}
+
+/// Why a pod does not run, in Kubernetes' words.
+fn trouble(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let text = |reason: Option<String>, message: Option<String>| match (reason, message) {
+        (Some(reason), Some(message)) => Some(format!("{reason}: {message}")),
+        (reason, message) => reason.or(message),
+    };
+    let waiting = status.container_statuses.iter().flatten().find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.clone()?;
+        // Said of every pod for its first second.
+        let busy = ["ContainerCreating", "PodInitializing"].map(Some).contains(&waiting.reason.as_deref());
+        if busy { None } else { text(waiting.reason, waiting.message) }
+    });
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    waiting.or_else(|| {
+        unscheduled.and_then(|condition| text(condition.reason.clone(), condition.message.clone()))
+    })
+}
+
+/// The clock, for everything that is compared with what Kubernetes wrote.
+pub fn now() -> Time {
+    Time(Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(value: serde_json::Value) -> Pod {
+        serde_json::from_value(value).expect("a pod")
+    }
+
+    fn at(text: &str) -> Time {
+        Time(text.parse().expect("a time"))
+    }
+
+    fn report(health: Health) -> Option<Report> {
+        Some(Report {
+            health,
+            config_digest: Some("sha256:1".to_owned()),
+            version: Some("1".to_owned()),
+            routes: Some(2),
+            connections: 0,
+            messages_in: 0,
+        })
+    }
+
+    fn ready_pod() -> Pod {
+        pod(json!({
+            "metadata": {"name": "orders-1", "creationTimestamp": "2026-01-01T00:00:00Z",
+                         "labels": {"starling.dev/template-hash": "abc"}},
+            "status": {"conditions": [
+                {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:10Z"}]},
+        }))
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_us_is_unknown_never_down() {
+        let now = at("2026-01-01T00:01:00Z");
+        let server = |report| super::server(1, &ready_pod(), report, &now);
+        assert_eq!(server(None).health, Health::Unknown);
+        assert_eq!(server(report(Health::Ready)).health, Health::Ready);
+        assert_eq!(server(report(Health::Unready)).health, Health::Unready);
+        assert_eq!(server(report(Health::Ready)).state_age, Duration::from_secs(50));
+        assert_eq!(server(report(Health::Ready)).template, "abc");
+    }
+
+    #[test]
+    fn a_leaving_pod_counts_from_the_moment_it_was_told() {
+        let mut pod = ready_pod();
+        pod.metadata.deletion_timestamp = Some(at("2026-01-01T00:02:00Z"));
+        pod.metadata.deletion_grace_period_seconds = Some(60);
+        let server = super::server(1, &pod, None, &at("2026-01-01T00:02:05Z"));
+        assert!(server.leaving);
+        assert_eq!(server.state_age, Duration::from_secs(65));
+    }
+
+    #[test]
+    fn trouble_is_told_in_kubernetes_words() {
+        let pod = pod(json!({"metadata": {"name": "orders-0"}, "status": {"containerStatuses": [{
+            "name": "nats", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}]}}));
+        assert_eq!(trouble(&pod).as_deref(), Some("ImagePullBackOff: no such image"));
+    }
+
+    #[test]
+    fn addresses_of_both_families_make_authorities() {
+        assert_eq!(authority("10.0.0.1", 8222), "10.0.0.1:8222");
+        assert_eq!(authority("fd00::1", 8222), "[fd00::1]:8222");
+    }
+}
