@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::accountz::{AccountStat, AccountStatistics};
 use crate::json::field::{is_default, nanoseconds};
@@ -82,8 +82,10 @@ pub struct ServerIdentity {
     pub feature_flags: BTreeMap<String, bool>,
 }
 
-/// The sender of an event or answer (`ServerInfo` in events.go).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+/// The sender of an event or answer (`ServerInfo` in events.go). Servers also read each other's, from which they
+/// know who is there: fields that a peer leaves out get their defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ServerInfo {
     /// Name.
     pub name: String,
@@ -317,6 +319,43 @@ impl Statistics {
     }
 }
 
+/// What a server reads of another's [`Statistics`]: that it is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct PeerStatistics {
+    /// The other server.
+    pub server: ServerInfo,
+}
+
+/// What a server reads of another's [`AccountConnections`], to hold the limits of an account over the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct PeerAccountConnections {
+    /// The other server.
+    pub server: ServerInfo,
+    /// The account.
+    #[serde(rename = "acc")]
+    pub account: String,
+    /// Its clients there.
+    #[serde(rename = "conns")]
+    pub client_connections: usize,
+    /// Its leaf nodes there.
+    #[serde(rename = "leafnodes")]
+    pub leafnode_connections: usize,
+}
+
+/// Asks the other servers for their [`AccountConnections`] of an account that gets its first connection here;
+/// published on `$SYS.REQ.ACCOUNT.<account>.CONNS` with the reply subject `$SYS._INBOX_.<server id>`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AccountConnectionsRequest {
+    /// The server that asks.
+    pub server: ServerInfo,
+    /// The account.
+    #[serde(rename = "acc")]
+    pub account: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -358,6 +397,24 @@ mod tests {
                 r#""kind":"Client","client_type":"nats"}}"#
             )
         );
+    }
+
+    #[test]
+    fn servers_understand_each_other() {
+        let account = AccountStatistics {
+            account: "A".into(),
+            client_connections: 3,
+            leafnode_connections: 1,
+            ..AccountStatistics::default()
+        };
+        let sent = AccountConnections::new(server(), "ID".into(), Timestamp::default(), &account);
+        let read: PeerAccountConnections = serde_json::from_slice(&compact(&sent)).unwrap();
+        assert_eq!(read.server, sent.server);
+        assert_eq!((read.account.as_str(), read.client_connections, read.leafnode_connections), ("A", 3, 1));
+        // A nats-server with JetStream, shortened: unknown fields and missing ones.
+        let other = br#"{"server":{"name":"b","id":"NB","flags":3,"seq":9,"time":"2026-11-21T10:45:00Z"},"statsz":{}}"#;
+        let read: PeerStatistics = serde_json::from_slice(other).unwrap();
+        assert_eq!((read.server.id.as_str(), read.server.seq, read.server.flags), ("NB", 9, 3));
     }
 
     #[test]

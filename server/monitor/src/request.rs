@@ -72,9 +72,11 @@ pub enum AccountService {
 pub enum Action<'a> {
     /// Read the configuration again; the payload is a [`ServerFilter`].
     Reload,
-    /// Close the connection in the payload ([`ClientRequest`]).
+    /// Close the connection in the payload ([`ClientRequest`]). A malformed payload gets no answer; an unknown
+    /// connection gets `no such client or leafnode id`.
     Kick,
-    /// Tell the connection in the payload ([`ClientRequest`]) to go elsewhere.
+    /// Tell the connection in the payload ([`ClientRequest`]) to go elsewhere. A malformed payload gets no answer;
+    /// an unknown connection gets `no such client id`.
     LameDuck,
     /// Publish [`AccountConnections`](crate::events::AccountConnections) of this account to the reply subject, if
     /// it has connections here. Another server asks.

@@ -6,7 +6,8 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point in time: nanoseconds since the Unix epoch, UTC. Covers the years 1677 to 2262.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +53,19 @@ impl fmt::Display for Timestamp {
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    /// Takes RFC 3339 with any offset. Go's zero time, which lies before 1677, becomes the earliest timestamp.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let time: jiff::Timestamp = text.parse().map_err(D::Error::custom)?;
+        Ok(Self(i64::try_from(time.as_nanosecond()).unwrap_or(if time.as_second() < 0 {
+            i64::MIN
+        } else {
+            i64::MAX
+        })))
     }
 }
 
@@ -132,6 +146,14 @@ mod tests {
         assert_eq!(at(1_795_256_733_956_633_234), "2026-11-21T10:25:33.956633234Z");
         assert_eq!(at(1_795_256_734_205_556_000), "2026-11-21T10:25:34.205556Z");
         assert_eq!(at(1_795_256_734_000_000_000), "2026-11-21T10:25:34Z");
+    }
+
+    #[test]
+    fn timestamps_of_other_servers_are_read_with_any_offset() {
+        let read = |text: &str| serde_json::from_str::<Timestamp>(text).map(Timestamp::unix_nanos);
+        assert_eq!(read(r#""2026-11-21T12:25:34.205556+02:00""#).unwrap(), 1_795_256_734_205_556_000);
+        assert_eq!(read(r#""0001-01-01T00:00:00Z""#).unwrap(), i64::MIN);
+        assert!(read(r#""yesterday""#).is_err());
     }
 
     #[test]

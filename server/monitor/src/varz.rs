@@ -19,6 +19,9 @@ pub fn document(source: &dyn Source) -> Varz {
     let mut varz = source.varz();
     varz.uptime = uptime(now.since(varz.start));
     varz.now = now;
+    // nats-server shows the split even at zero; a source that does not split has clients only.
+    let stale = varz.stale_connections;
+    varz.stale_connection_stats.get_or_insert(ByKind { clients: stale, ..ByKind::default() });
     varz
 }
 
@@ -179,7 +182,7 @@ pub struct Varz {
     pub pinned_account_fails: u64,
     /// `slow_consumers` by kind of connection.
     pub slow_consumer_stats: ByKind,
-    /// `stale_connections` by kind of connection.
+    /// `stale_connections` by kind of connection; all are taken for clients if this is not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stale_connection_stats: Option<ByKind>,
     /// Waits for the disk; all zero without JetStream.
