@@ -282,11 +282,6 @@ impl Account {
         if !shared.interest.is_of(number, link.index) {
             return false;
         }
-        let progress = shared.interest.progress(number);
-        if progress.delivered.load(Relaxed) >= max {
-            return true;
-        }
-        progress.max.store(max, Relaxed);
-        false
+        shared.interest.progress(number).limit(max)
     }
 }

@@ -60,14 +60,30 @@ pub struct Progress {
 impl Progress {
     /// Takes up to `wanted` deliveries. Returns how many are granted and whether the last one was among them.
     pub fn take(&self, wanted: u64) -> (u64, bool) {
-        let before = self.delivered.fetch_add(wanted, Relaxed);
-        match self.max.load(Relaxed) {
+        // counted first, then limited; `limit` does it the other way round: one of the two sees the end
+        let before = self.delivered.fetch_add(wanted, SeqCst);
+        match self.max.load(SeqCst) {
             0 => (wanted, false),
             max => {
                 let granted = max.saturating_sub(before).min(wanted);
                 (granted, granted > 0 && before + granted == max)
             }
         }
+    }
+
+    /// Sets when the subscription ends; `true` when that many messages were delivered already.
+    pub fn limit(&self, max: u64) -> bool {
+        if self.delivered.load(SeqCst) >= max {
+            return true;
+        }
+        self.max.store(max, SeqCst);
+        self.delivered.load(SeqCst) >= max
+    }
+
+    /// Whether the maximum was reached: no message comes any more.
+    pub fn is_spent(&self) -> bool {
+        let max = self.max.load(SeqCst);
+        max > 0 && self.delivered.load(SeqCst) >= max
     }
 }
 
@@ -398,6 +414,11 @@ impl Interest {
     /// Subscriptions ever added and ever removed.
     pub fn changes(&self) -> (u64, u64) {
         (self.added, self.added - self.live as u64)
+    }
+
+    /// Whether a subscription reached its maximum and only waits for its owner to end it.
+    pub fn is_spent(&self, number: u32) -> bool {
+        self.progress.read().get(&number).is_some_and(|progress| progress.is_spent())
     }
 
     /// Live subscriptions.

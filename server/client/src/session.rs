@@ -208,6 +208,10 @@ impl Client {
             error(context.reply, "maximum subscriptions exceeded");
             return;
         }
+        // one that reached its maximum is over, though its last command may still be under way
+        if let Some(number) = self.find(sid) {
+            self.end_spent(number, context.router);
+        }
         if self.find(sid).is_none() {
             let number = self.account.subscribe(&self.link, subject, queue, sid, context.router.dirty());
             let account = &self.account;
@@ -241,8 +245,16 @@ impl Client {
         self.ok(context);
     }
 
-    /// Ends a subscription by number; also called when it reached its maximum.
-    pub fn end(&mut self, number: u32, router: &mut Router) {
+    /// Another worker delivered the last message of a subscription. Its number may mean another one by now.
+    pub fn end_spent(&mut self, number: u32, router: &mut Router) {
+        let link = self.link.index;
+        if self.account.read(|interest| interest.is_of(number, link) && interest.is_spent(number)) {
+            self.end(number, router);
+        }
+    }
+
+    /// Ends a subscription by number.
+    fn end(&mut self, number: u32, router: &mut Router) {
         let link = self.link.index;
         let hash = self
             .account

@@ -267,7 +267,7 @@ impl Worker {
                 let entry = self.entries.get_mut(link.token as usize)?.as_mut();
                 let entry = entry.filter(|entry| entry.link.id == link.id)?;
                 if let Session::Client(client) = &mut entry.session {
-                    client.end(subscription, &mut self.router);
+                    client.end_spent(subscription, &mut self.router);
                 }
                 None
             }
