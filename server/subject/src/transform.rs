@@ -167,18 +167,30 @@ impl Transform {
     }
 
     /// The rule from destination back to source, if this one is reversible.
+    ///
+    /// It is the true inverse. nats-server takes placeholders in order of appearance, which is the inverse of
+    /// two swapped wildcards but not of three that rotate.
     pub fn reverse(&self) -> Option<Transform> {
-        // `*` of the source, in order, become the destination's placeholders in order of appearance.
-        let mut placeholders = self
-            .destination
-            .split('.')
-            .filter(|token| matches!(Call::parse_placeholder(token), Ok(Parsed::Call(_))));
+        // Which wildcard of the source each placeholder of the destination stands for.
+        let mut placeholders = Vec::new();
+        for token in self.destination.split('.') {
+            if let Ok(Parsed::Call(call)) = Call::parse_placeholder(token) {
+                placeholders.push(call.wildcards.first().copied()?);
+            }
+        }
         let mut destination = String::new();
+        let mut wildcard = 0;
         for (index, token) in self.source.split('.').enumerate() {
             if index > 0 {
                 destination.push('.');
             }
-            destination.push_str(if token == "*" { placeholders.next()? } else { token });
+            if token == "*" {
+                wildcard += 1;
+                let place = placeholders.iter().position(|number| *number == wildcard)?;
+                destination.push_str(&alloc::format!("${}", place + 1));
+            } else {
+                destination.push_str(token);
+            }
         }
         Self::compile(&untokenize(&self.destination), &destination, true).ok()
     }
@@ -228,8 +240,8 @@ impl Transform {
     }
 }
 
-/// `$1` and `{{wildcard(1)}}` back to `*`.
-fn untokenize(destination: &str) -> String {
+/// Turns placeholders, `$1` or `{{wildcard(1)}}`, into `*`: the filter of what a destination produces.
+pub fn untokenize(destination: &str) -> String {
     let mut source = String::new();
     for (index, token) in destination.split('.').enumerate() {
         if index > 0 {
@@ -570,4 +582,22 @@ fn fnv1a(hash: u32, bytes: &[u8]) -> u32 {
 
 fn write_number(number: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(alloc::format!("{number}").as_bytes());
+}
+
+/// Turns the wildcards of a filter into placeholders in order: `foo.*.*` becomes `foo.$1.$2`.
+pub fn tokenize(filter: &str) -> String {
+    let mut count = 0;
+    let mut destination = String::new();
+    for (index, token) in filter.split('.').enumerate() {
+        if index > 0 {
+            destination.push('.');
+        }
+        if token == "*" {
+            count += 1;
+            destination.push_str(&alloc::format!("${count}"));
+        } else {
+            destination.push_str(token);
+        }
+    }
+    destination
 }

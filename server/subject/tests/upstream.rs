@@ -108,11 +108,11 @@ fn relations_are_alike() {
 #[test]
 fn reversible_rules_turn_around() {
     for (source, destination) in
-        [("foo.*.*", "bar.$2.$1"), ("foo", "bar"), ("a.*.b.>", "c.{{wildcard(1)}}.>")]
+        [("foo.*.*", "bar.$2.$1"), ("foo", "bar"), ("a.*.b.>", "c.{{wildcard(1)}}.>"), ("r.*.*.*", "s.$2.$3.$1")]
     {
         let there = Transform::new_reversible(source, destination).unwrap();
         let back = there.reverse().unwrap();
-        for subject in ["foo.x.y", "foo", "a.q.b.c.d"] {
+        for subject in ["foo.x.y", "foo", "a.q.b.c.d", "r.1.2.3"] {
             let (mut out, mut home) = (vec![], vec![]);
             if there.apply(subject.as_bytes(), &mut || 0, &mut out) {
                 assert!(back.apply(&out, &mut || 0, &mut home));
