@@ -23,7 +23,8 @@ const GLOBAL_ACCOUNT: &str = "$G";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct ConnzOptions {
-    /// Order, see [`Sort`]; empty for ascending `cid`.
+    /// `cid`, `start`, `subs`, `pending`, `msgs_to`, `msgs_from`, `bytes_to`, `bytes_from`, `last`, `idle`, `uptime`,
+    /// `rtt`, and of closed connections `stop` and `reason`; empty for `cid`.
     pub sort: String,
     /// Show user, account, JWT and certificates.
     pub auth: bool,
