@@ -106,9 +106,7 @@ fn follow(
 async fn use_all(urls: &[String]) -> Result<()> {
     let mut clients = Vec::new();
     for url in urls {
-        let watched = Watched::connect(url).await?;
-        watched.expect_known(urls.len())?;
-        clients.push(watched.client);
+        clients.push(connect_when_ready(url, urls.len()).await?.client);
     }
     for (i, from) in clients.iter().enumerate() {
         for (j, to) in clients.iter().enumerate().filter(|(j, _)| *j != i) {
@@ -118,6 +116,21 @@ async fn use_all(urls: &[String]) -> Result<()> {
     }
     println!("messages and requests between all {} servers", urls.len());
     Ok(())
+}
+
+/// A URL is printed when its server starts, a moment before it listens and knows the others.
+async fn connect_when_ready(url: &str, servers: usize) -> Result<Watched> {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let connected = match Watched::connect(url).await {
+            Ok(watched) => watched.expect_known(servers).map(|()| watched),
+            Err(error) => Err(error),
+        };
+        if connected.is_ok() || Instant::now() > end {
+            return connected;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The command with all that it started: a process group, as a terminal has it.
@@ -201,10 +214,17 @@ impl Job {
 }
 
 impl Drop for Job {
+    /// After a failure: first as a user would end it, for the servers are not of its group and only
+    /// the operator ends them.
     fn drop(&mut self) {
-        if let Ok(group) = self.group() {
-            let _ = kill_process_group(group, Signal::KILL);
+        let Ok(group) = self.group() else { return };
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process_group(group, Signal::INT);
+            let _ = eventually("it ends", Duration::from_secs(20), || {
+                self.child.try_wait()?.context("still running")
+            });
         }
+        let _ = kill_process_group(group, Signal::KILL);
         let _ = self.child.wait();
     }
 }
