@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use crate::Error;
 use crate::block::Block;
-use crate::load::{Delivery, Party, Traffic};
 use crate::report::count;
 use crate::scenario::{Bench, crowded, pairs};
+use crate::traffic::{Delivery, Party, Traffic};
 
 /// What grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

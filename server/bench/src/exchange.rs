@@ -8,10 +8,10 @@ use mio::{Events, Poll};
 use crate::Error;
 use crate::block::publish;
 use crate::link::Endpoint;
-use crate::load::Timing;
 use crate::process::Usage;
 use crate::statistics::Latencies;
 use crate::talker::Talker;
+use crate::traffic::Timing;
 
 /// No answer at all for so long: the run has failed.
 const SILENT_SECONDS_MAX: u64 = 10;
@@ -50,6 +50,24 @@ impl Requestor {
         self.talker.outbox.extend_from_slice(&self.request);
         self.asked = Instant::now();
     }
+
+    /// Reads; `true` when the answer to the request under way is there.
+    fn take_answer(&mut self, scratch: &mut [u8]) -> Result<bool, Error> {
+        let expected = self.sequence;
+        let mut answers = 0;
+        self.talker.receive(scratch, |message, _| {
+            answers += 1;
+            check(message.payload, expected)
+        })?;
+        if answers > 1 {
+            return Err(Error::NotDelivered {
+                what: "answers to one request".to_owned(),
+                received: answers,
+                expected: 1,
+            });
+        }
+        Ok(answers == 1)
+    }
 }
 
 /// Runs `count` requestors against one responder.
@@ -62,96 +80,120 @@ pub fn request_reply(
     timing: Timing,
     usage: &dyn Fn() -> Usage,
 ) -> Result<Exchanged, Error> {
-    let mut poll = Poll::new().map_err(|source| Error::io("opening epoll", source))?;
-    let mut events = Events::with_capacity(1024);
-    let mut service = endpoint.connect(None)?;
-    service.subscribe(b"SUB bench.service 1\r\n")?;
-    let mut responder = Talker::new(service, "the responder", poll.registry(), count)?;
-    let mut requestors = Vec::with_capacity(count);
-    for index in 0..count {
-        requestors.push(requestor(endpoint, index, &poll)?);
-    }
-    let mut scratch = vec![0; 64 * 1024];
-    let mut exchanged = Exchanged {
-        requests: 0,
-        seconds: 0.0,
-        processor: Duration::ZERO,
-        usage: Usage::default(),
-        latencies: Latencies::new(),
-    };
-    for requestor in &mut requestors {
-        requestor.ask();
-        requestor.talker.flush()?;
-    }
+    let mut exchange = Exchange::open(endpoint, count)?;
+    let mut phase = Phase::Warm;
     let mut clock = Instant::now();
-    let mut last = Instant::now();
     let mut before = usage();
-    let mut measuring = false;
-    let mut open = count;
-    while open > 0 {
-        let now = Instant::now();
-        if !measuring && now - clock >= timing.warm {
-            measuring = true;
-            exchanged.latencies.clear();
-            exchanged.requests = 0;
+    while exchange.under_way > 0 {
+        let elapsed = clock.elapsed();
+        if phase == Phase::Warm && elapsed >= timing.warm {
+            phase = Phase::Measured;
+            exchange.latencies.clear();
+            exchange.requests = 0;
             (clock, before) = (Instant::now(), usage());
+        } else if phase == Phase::Measured && elapsed >= timing.measured {
+            phase = Phase::Over;
+            let after = usage();
+            exchange.done = Some(Exchanged {
+                requests: exchange.requests,
+                seconds: clock.elapsed().as_secs_f64(),
+                processor: after.processor_since(&before),
+                usage: after,
+                latencies: std::mem::take(&mut exchange.latencies),
+            });
         }
-        let over = measuring && now - clock >= timing.measured;
-        if over && exchanged.seconds == 0.0 {
-            exchanged.seconds = clock.elapsed().as_secs_f64();
-            exchanged.usage = usage();
-            exchanged.processor = exchanged.usage.processor_since(&before);
+        exchange.turn(phase)?;
+    }
+    exchange.done.ok_or(Error::Unsupported("no requestors"))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Warm,
+    Measured,
+    /// Answered requests are not followed by others.
+    Over,
+}
+
+struct Exchange {
+    poll: Poll,
+    events: Events,
+    responder: Talker,
+    requestors: Vec<Requestor>,
+    scratch: Vec<u8>,
+    requests: u64,
+    latencies: Latencies,
+    /// Requests not answered yet.
+    under_way: usize,
+    last_event: Instant,
+    done: Option<Exchanged>,
+}
+
+impl Exchange {
+    /// Connects all and sends the first requests.
+    fn open(endpoint: &Endpoint, count: usize) -> Result<Self, Error> {
+        let poll = Poll::new().map_err(|source| Error::io("opening epoll", source))?;
+        let mut service = endpoint.connect(None)?;
+        service.subscribe(b"SUB bench.service 1\r\n")?;
+        let responder = Talker::new(service, "the responder", poll.registry(), count)?;
+        let mut requestors = Vec::with_capacity(count);
+        for index in 0..count {
+            requestors.push(requestor(endpoint, index, &poll)?);
         }
-        match poll.poll(&mut events, Some(Duration::from_millis(5))) {
+        for requestor in &mut requestors {
+            requestor.ask();
+            requestor.talker.flush()?;
+        }
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(1024),
+            responder,
+            requestors,
+            scratch: vec![0; 64 * 1024],
+            requests: 0,
+            latencies: Latencies::new(),
+            under_way: count,
+            last_event: Instant::now(),
+            done: None,
+        })
+    }
+
+    /// Handles what has arrived.
+    fn turn(&mut self, phase: Phase) -> Result<(), Error> {
+        match self.poll.poll(&mut self.events, Some(Duration::from_millis(5))) {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
                 return Err(Error::io("waiting for events", error));
             }
             _ => {}
         }
-        if !events.is_empty() {
-            last = now;
-        } else if last.elapsed().as_secs() >= SILENT_SECONDS_MAX {
+        if !self.events.is_empty() {
+            self.last_event = Instant::now();
+        } else if self.last_event.elapsed().as_secs() >= SILENT_SECONDS_MAX {
             return Err(Error::NotDelivered {
                 what: "answers to the requests under way".to_owned(),
                 received: 0,
-                expected: open as u64,
+                expected: self.under_way as u64,
             });
         }
-        for event in &events {
-            let Some(requestor) = requestors.get_mut(event.token().0) else {
-                responder.receive(&mut scratch, answer)?;
-                responder.flush()?;
+        for event in &self.events {
+            let Some(requestor) = self.requestors.get_mut(event.token().0) else {
+                self.responder.receive(&mut self.scratch, answer)?;
+                self.responder.flush()?;
                 continue;
             };
-            let expected = requestor.sequence;
-            let mut answers = 0;
-            requestor.talker.receive(&mut scratch, |message, _| {
-                answers += 1;
-                check(message.payload, expected)
-            })?;
-            if answers > 1 {
-                return Err(Error::NotDelivered {
-                    what: "answers to one request".to_owned(),
-                    received: answers,
-                    expected: 1,
-                });
-            }
-            if answers == 1 {
-                if exchanged.seconds == 0.0 {
-                    let nanoseconds = requestor.asked.elapsed().as_nanos();
-                    exchanged.requests += 1;
-                    exchanged.latencies.record(nanoseconds as u64);
-                }
-                if over {
-                    open -= 1;
+            if requestor.take_answer(&mut self.scratch)? {
+                self.requests += 1;
+                self.latencies.record(requestor.asked.elapsed().as_nanos() as u64);
+                if phase == Phase::Over {
+                    self.under_way -= 1;
                 } else {
                     requestor.ask();
                 }
             }
             requestor.talker.flush()?;
         }
+        Ok(())
     }
-    Ok(exchanged)
 }
 
 fn requestor(endpoint: &Endpoint, index: usize, poll: &Poll) -> Result<Requestor, Error> {

@@ -19,6 +19,7 @@ pub mod scenario;
 pub mod statistics;
 pub mod storm;
 pub mod talker;
+pub mod traffic;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bench::curve::{Point, Quantity};
-use bench::load::Timing;
 use bench::plot::Line;
 use bench::report::Report;
 use bench::runner::{Contestant, Plan};
 use bench::scenario::{Bench, Target};
+use bench::traffic::Timing;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Measures NATS servers at the level of raw protocol bytes: throughput, processor time, latency,

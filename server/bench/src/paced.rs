@@ -7,10 +7,10 @@ use mio::{Events, Poll};
 
 use crate::Error;
 use crate::link::Endpoint;
-use crate::load::Timing;
 use crate::process::Usage;
 use crate::statistics::Latencies;
 use crate::talker::Talker;
+use crate::traffic::Timing;
 
 /// Messages are due in bursts this far apart: finer would measure system calls, coarser queueing.
 const TICK: Duration = Duration::from_micros(50);
@@ -45,140 +45,172 @@ pub fn open_loop(
     timing: Timing,
     usage: &dyn Fn() -> Usage,
 ) -> Result<Paced, Error> {
-    let mut poll = Poll::new().map_err(|source| Error::io("opening epoll", source))?;
-    let mut events = Events::with_capacity(256);
-    let mut talkers = Vec::new();
-    for pair in 0..pairs {
-        let mut subscriber = endpoint.connect(None)?;
-        subscriber.subscribe(format!("SUB open.{pair} 1\r\n").as_bytes())?;
-        let token = talkers.len();
-        talkers.push(Talker::new(subscriber, "a subscriber", poll.registry(), token)?);
+    let mut open = OpenLoop::connect(endpoint, pairs, rate)?;
+    let warm_until = open.base + timing.warm;
+    while Instant::now() < warm_until {
+        open.turn(true)?;
     }
-    for _ in 0..pairs {
-        let token = talkers.len();
-        let publisher = endpoint.connect(None)?;
-        talkers.push(Talker::new(publisher, "a publisher", poll.registry(), token)?);
+    open.latencies.clear();
+    open.delivered = 0;
+    let (clock, before) = (Instant::now(), usage());
+    while clock.elapsed() < timing.measured {
+        open.turn(true)?;
     }
-    let base = Instant::now();
-    let mut state = OpenLoop {
-        received: vec![0; pairs],
-        sent: vec![0; pairs],
-        latencies: Latencies::new(),
-        delivered: 0,
+    let after = usage();
+    let processor = after.processor_since(&before);
+    let paced = Paced {
+        rate: open.delivered as f64 / clock.elapsed().as_secs_f64(),
+        cpu_nanoseconds: processor.as_nanos() as f64 / open.delivered.max(1) as f64,
+        latencies: std::mem::take(&mut open.latencies),
+        usage: after,
     };
-    let mut scratch = vec![0; 256 * 1024];
-    let (mut tick, mut total) = (0_u32, 0_u64);
-    let (mut clock, mut before, mut measuring) = (base, usage(), false);
-    let mut result = None;
-    loop {
-        let now = base.elapsed();
-        if !measuring && now >= timing.warm {
-            measuring = true;
-            state.latencies.clear();
-            state.delivered = 0;
-            (clock, before) = (Instant::now(), usage());
-        }
-        if measuring && result.is_none() && clock.elapsed() >= timing.measured {
-            let after = usage();
-            let processor = after.processor_since(&before);
-            let latencies = std::mem::take(&mut state.latencies);
-            result = Some(Paced {
-                rate: state.delivered as f64 / clock.elapsed().as_secs_f64(),
-                cpu_nanoseconds: processor.as_nanos() as f64 / state.delivered.max(1) as f64,
-                latencies,
-                usage: after,
+    let drain_until = Instant::now() + Duration::from_secs(DRAIN_SECONDS_MAX);
+    while open.received != open.sent {
+        if Instant::now() > drain_until {
+            return Err(Error::NotDelivered {
+                what: "the open loop's subscribers".to_owned(),
+                received: open.received.iter().sum(),
+                expected: open.sent.iter().sum(),
             });
         }
-        while result.is_none() && TICK * tick <= now {
-            let due = (rate * (TICK * tick).as_secs_f64()) as u64;
-            state.send(&mut talkers, pairs, total, due, TICK * tick);
-            (total, tick) = (total.max(due), tick + 1);
+        open.turn(false)?;
+    }
+    Ok(paced)
+}
+
+struct OpenLoop {
+    poll: Poll,
+    events: Events,
+    scratch: Vec<u8>,
+    /// Subscribers, then publishers, pair by pair.
+    talkers: Vec<Talker>,
+    received: Vec<u64>,
+    sent: Vec<u64>,
+    latencies: Latencies,
+    delivered: u64,
+    base: Instant,
+    rate: f64,
+    tick: u32,
+    total: u64,
+}
+
+impl OpenLoop {
+    fn connect(endpoint: &Endpoint, pairs: usize, rate: f64) -> Result<Self, Error> {
+        let poll = Poll::new().map_err(|source| Error::io("opening epoll", source))?;
+        let mut talkers = Vec::with_capacity(pairs * 2);
+        for index in 0..pairs * 2 {
+            let mut connection = endpoint.connect(None)?;
+            if index < pairs {
+                connection.subscribe(format!("SUB open.{index} 1\r\n").as_bytes())?;
+            }
+            let name = format!("client {index} of the open loop");
+            talkers.push(Talker::new(connection, name, poll.registry(), index)?);
         }
-        for publisher in talkers.iter_mut().skip(pairs) {
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(256),
+            scratch: vec![0; 256 * 1024],
+            talkers,
+            received: vec![0; pairs],
+            sent: vec![0; pairs],
+            latencies: Latencies::new(),
+            delivered: 0,
+            base: Instant::now(),
+            rate,
+            tick: 0,
+            total: 0,
+        })
+    }
+
+    /// Sends what is due, reads what is there. Never sleeps: a wake-up would cost more than a tick.
+    fn turn(&mut self, sending: bool) -> Result<(), Error> {
+        while sending && TICK * self.tick <= self.base.elapsed() {
+            self.send(TICK * self.tick);
+            self.tick += 1;
+        }
+        for publisher in self.talkers.iter_mut().skip(self.sent.len()) {
             if publisher.backlog_bytes() > 0 {
                 publisher.flush()?;
             }
             if publisher.backlog_bytes() > BACKLOG_BYTES_MAX {
                 return Err(Error::Stalled {
-                    what: format!("publishing {rate:.0} messages/s: the rate is too high"),
-                    seconds: base.elapsed().as_secs(),
+                    what: format!("publishing {:.0} messages/s: too high a rate", self.rate),
+                    seconds: self.base.elapsed().as_secs(),
                 });
             }
         }
-        match poll.poll(&mut events, Some(Duration::ZERO)) {
+        match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
                 return Err(Error::io("waiting for events", error));
             }
             _ => {}
         }
-        for event in &events {
+        for event in &self.events {
             let index = event.token().0;
-            if let Some(talker) = talkers.get_mut(index) {
-                talker.receive(&mut scratch, |message, _| state.receive(index, message.payload, base))?;
-                talker.flush()?;
-            }
+            let Some(talker) = self.talkers.get_mut(index) else {
+                continue;
+            };
+            let received = self.received.get_mut(index);
+            let mut none = 0;
+            let received = received.unwrap_or(&mut none);
+            let (latencies, delivered, base) = (&mut self.latencies, &mut self.delivered, self.base);
+            talker.receive(&mut self.scratch, |message, _| {
+                let due = due_of(message.payload, *received)?;
+                *received += 1;
+                *delivered += 1;
+                let now = base.elapsed().as_nanos() as u64;
+                latencies.record(now.saturating_sub(due));
+                Ok(())
+            })?;
+            talker.flush()?;
         }
-        if let Some(done) = result.take() {
-            if state.received == state.sent {
-                return Ok(done);
-            }
-            if clock.elapsed() > timing.measured + Duration::from_secs(DRAIN_SECONDS_MAX) {
-                return Err(Error::NotDelivered {
-                    what: "the open loop's subscribers".to_owned(),
-                    received: state.received.iter().sum(),
-                    expected: state.sent.iter().sum(),
-                });
-            }
-            result = Some(done);
-        }
-    }
-}
-
-struct OpenLoop {
-    received: Vec<u64>,
-    sent: Vec<u64>,
-    latencies: Latencies,
-    delivered: u64,
-}
-
-impl OpenLoop {
-    /// Puts messages `from..to` into the publishers' outboxes, evenly.
-    fn send(&mut self, talkers: &mut [Talker], pairs: usize, from: u64, to: u64, due: Duration) {
-        for number in from..to {
-            let pair = (number % pairs as u64) as usize;
-            if let (Some(talker), Some(sent)) = (talkers.get_mut(pairs + pair), self.sent.get_mut(pair)) {
-                let mut payload = [b'x'; PAYLOAD_BYTES];
-                payload[..8].copy_from_slice(&(due.as_nanos() as u64).to_le_bytes());
-                payload[8..16].copy_from_slice(&sent.to_le_bytes());
-                *sent += 1;
-                talker.outbox.extend_from_slice(format!("PUB open.{pair} {PAYLOAD_BYTES}\r\n").as_bytes());
-                talker.outbox.extend_from_slice(&payload);
-                talker.outbox.extend_from_slice(b"\r\n");
-            }
-        }
-    }
-
-    /// Checks the order and takes the time.
-    fn receive(&mut self, pair: usize, payload: &[u8], base: Instant) -> Result<(), Error> {
-        let (Some((due, rest)), Some(received)) =
-            (payload.split_first_chunk::<8>(), self.received.get_mut(pair))
-        else {
-            return Err(Error::protocol("a message of another size", payload));
-        };
-        let sequence = rest.first_chunk::<8>().map(|b| u64::from_le_bytes(*b));
-        if sequence != Some(*received) {
-            return Err(Error::NotDelivered {
-                what: format!("subscriber {pair}, message out of order"),
-                received: sequence.unwrap_or(0),
-                expected: *received,
-            });
-        }
-        *received += 1;
-        self.delivered += 1;
-        let now = base.elapsed().as_nanos() as u64;
-        self.latencies.record(now.saturating_sub(u64::from_le_bytes(*due)));
         Ok(())
     }
+
+    /// Puts the messages due until `due` into the publishers' outboxes, evenly.
+    fn send(&mut self, due: Duration) {
+        let pairs = self.sent.len();
+        let until = (self.rate * due.as_secs_f64()) as u64;
+        for number in self.total..until {
+            let pair = (number % pairs as u64) as usize;
+            let (Some(talker), Some(sent)) = (self.talkers.get_mut(pairs + pair), self.sent.get_mut(pair))
+            else {
+                continue;
+            };
+            let out = &mut talker.outbox;
+            out.extend_from_slice(b"PUB open.");
+            out.extend_from_slice(pair.to_string().as_bytes());
+            out.extend_from_slice(b" 128\r\n");
+            out.extend_from_slice(&payload_of(due.as_nanos() as u64, *sent));
+            out.extend_from_slice(b"\r\n");
+            *sent += 1;
+        }
+        self.total = self.total.max(until);
+    }
+}
+
+/// A payload that carries when it was due (nanoseconds) and its number within the pair.
+fn payload_of(due: u64, sequence: u64) -> [u8; PAYLOAD_BYTES] {
+    let mut payload = [b'x'; PAYLOAD_BYTES];
+    payload[..8].copy_from_slice(&due.to_le_bytes());
+    payload[8..16].copy_from_slice(&sequence.to_le_bytes());
+    payload
+}
+
+/// When a message was due, provided that it is the one expected.
+fn due_of(payload: &[u8], expected: u64) -> Result<u64, Error> {
+    let (Some((due, rest)), PAYLOAD_BYTES) = (payload.split_first_chunk::<8>(), payload.len()) else {
+        return Err(Error::protocol("a message of another size", payload));
+    };
+    let sequence = rest.first_chunk::<8>().map(|b| u64::from_le_bytes(*b));
+    if sequence != Some(expected) {
+        return Err(Error::NotDelivered {
+            what: "a subscriber's next message, by number".to_owned(),
+            received: sequence.unwrap_or(0),
+            expected,
+        });
+    }
+    Ok(u64::from_le_bytes(*due))
 }
 
 /// A client that sends itself a message every `pause` for `time`: what a light user feels.
@@ -207,4 +239,18 @@ pub fn light_client(endpoint: &Endpoint, time: Duration, pause: Duration) -> Res
         std::thread::sleep(pause);
     }
     Ok(latencies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_doubled_or_cut_message_is_an_error() {
+        let payload = payload_of(77, 5);
+        assert_eq!(due_of(&payload, 5).unwrap(), 77);
+        assert!(due_of(&payload, 4).is_err());
+        assert!(due_of(&payload, 6).is_err());
+        assert!(due_of(&payload[..127], 5).is_err());
+    }
 }

@@ -192,6 +192,54 @@ pub fn own_usage() -> Usage {
     usage_of(Path::new("/proc/self"))
 }
 
+/// The machine's processor time at one moment, to tell how much of it went to strangers.
+#[derive(Debug, Clone, Copy)]
+pub struct MachineClock {
+    at: Instant,
+    busy: Duration,
+    family: Duration,
+}
+
+impl MachineClock {
+    /// Now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            busy: busy(&fs::read_to_string("/proc/stat").unwrap_or_default()),
+            family: family(&fs::read_to_string("/proc/self/stat").unwrap_or_default()),
+        }
+    }
+
+    /// Processor cores that went since then to processes that are neither this one nor servers it
+    /// started and has ended.
+    #[must_use]
+    pub fn strangers(&self) -> f64 {
+        let now = Self::now();
+        let busy = now.busy.saturating_sub(self.busy);
+        let ours = now.family.saturating_sub(self.family);
+        let seconds = (now.at - self.at).as_secs_f64().max(1e-3);
+        busy.saturating_sub(ours).as_secs_f64() / seconds
+    }
+}
+
+/// User, nice, system and stolen time of all processors, from /proc/stat. Interrupts are left out:
+/// those of loopback traffic are ours.
+fn busy(stat: &str) -> Duration {
+    let line = stat.lines().next().unwrap_or_default();
+    let fields: Vec<u64> = line.split_whitespace().skip(1).map(|word| word.parse().unwrap_or(0)).collect();
+    let ticks: u64 = [0, 1, 2, 7].iter().filter_map(|index| fields.get(*index)).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// A process's own time and that of its ended children, from /proc/PID/stat, fields 14 to 17.
+fn family(stat: &str) -> Duration {
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: u64 =
+        after_name.split_whitespace().skip(11).take(4).map(|word| word.parse().unwrap_or(0)).sum();
+    Duration::from_millis(ticks * 10)
+}
+
 fn write(path: &Path, text: &str) -> Result<(), Error> {
     fs::write(path, text).map_err(|source| Error::file(path, source))
 }
@@ -253,6 +301,14 @@ mod tests {
         assert_eq!(accounted(stat), Duration::from_secs(2));
         assert_eq!(accounted(""), Duration::ZERO);
         assert_eq!(scheduled_nanoseconds("123456 99 3\n"), 123_456);
+    }
+
+    #[test]
+    fn strangers_take_what_is_not_ours() {
+        let stat = "cpu  100 10 50 1000 7 3 2 40 0 0\ncpu0 1 1 1 1\n";
+        assert_eq!(busy(stat), Duration::from_secs(2));
+        let own = "42 (a) S 1 42 42 0 -1 4194560 100 0 0 0 10 20 30 40 20 0 9 0 1";
+        assert_eq!(family(own), Duration::from_secs(1));
     }
 
     #[test]

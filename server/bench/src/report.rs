@@ -126,11 +126,13 @@ impl ScenarioResult {
         ratio(&candidate, &baseline)
     }
 
-    /// How a server stands to the goals; goals that cannot be judged are left out.
+    /// How a server stands to the goals; goals that cannot be judged are left out, such as the
+    /// baseline's ratio to itself.
     #[must_use]
     pub fn verdicts(&self, server: usize) -> Vec<Verdict> {
         let judge = |goal: &Goal| {
             let measured = match goal.bound {
+                Bound::RatioAtLeast | Bound::RatioAtMost if server == 0 => return None,
                 Bound::RatioAtLeast | Bound::RatioAtMost => self.ratio(server, goal.metric)?,
                 Bound::AtLeast | Bound::AtMost => {
                     let values = self.values(server, goal.metric);
@@ -244,6 +246,8 @@ impl Report {
                 scenario.runs.iter().filter(|run| run.server == index).flat_map(|run| &run.notes).collect();
             notes.dedup();
             below.extend(notes.into_iter().map(|note| format!("note: {note}")));
+            below.extend(beside(scenario, index));
+            below.extend(disturbed(scenario, index));
             if index > 0 || self.servers.len() == 1 {
                 below.extend(scenario.verdicts(index).iter().map(verdict_line));
             }
@@ -269,6 +273,46 @@ impl Report {
         }
         text
     }
+}
+
+/// Strangers' processor cores from which on a run is called disturbed.
+const DISTURBED_CORES: f64 = 0.2;
+/// The load's processor cores from which on it may be the limit.
+const LOAD_BOUND_CORES: f64 = 0.9;
+
+/// Figures that have no column, unless a goal shows them anyway.
+fn beside(scenario: &ScenarioResult, server: usize) -> Option<String> {
+    let judged = |metric| scenario.goals.iter().any(|goal| goal.metric == metric);
+    let figures: Vec<String> = [
+        Metric::SetupRate,
+        Metric::Share,
+        Metric::CutOff,
+        Metric::AddedNanoseconds,
+        Metric::ResidentAfterBytes,
+    ]
+    .into_iter()
+    .filter(|metric| server == 0 || !judged(*metric))
+    .filter_map(|metric| {
+        let value = median(&scenario.values(server, metric))?;
+        Some(format!("{} {}", metric.label(), metric.show(value)))
+    })
+    .collect();
+    (!figures.is_empty()).then(|| figures.join(", "))
+}
+
+/// Warnings about what else kept the machine busy, or that the load was the limit.
+fn disturbed(scenario: &ScenarioResult, server: usize) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let most = |metric| scenario.values(server, metric).into_iter().fold(0.0_f64, f64::max);
+    let strangers = most(Metric::OtherCores);
+    if strangers > DISTURBED_CORES {
+        warnings.push(format!("DISTURBED: other processes took up to {strangers:.1} cores"));
+    }
+    let load = most(Metric::LoadCores);
+    if load > LOAD_BOUND_CORES {
+        warnings.push(format!("note: the load took {load:.2} cores and may be the limit"));
+    }
+    warnings
 }
 
 fn header() -> Vec<String> {
@@ -305,9 +349,9 @@ fn verdict_line(verdict: &Verdict) -> String {
         Bound::AtLeast => (">=", ""),
         Bound::AtMost => ("<=", ""),
     };
-    let show = |value: f64| match goal.metric {
-        Metric::BytesEach | Metric::ResidentBytes if times.is_empty() => bytes(value),
-        _ => format!("{}{times}", short(value)),
+    let show = |value: f64| match times {
+        "" => goal.metric.show(value),
+        _ => short(value) + times,
     };
     format!(
         "{} {} ({}..{}), goal {sign} {}: {}",
@@ -375,7 +419,8 @@ fn scaled(value: f64, units: &[(f64, &str)]) -> String {
 }
 
 /// About three digits.
-fn short(value: f64) -> String {
+#[must_use]
+pub fn short(value: f64) -> String {
     match value.abs() {
         v if v >= 99.95 => format!("{value:.0}"),
         v if v >= 9.995 => format!("{value:.1}"),
@@ -441,12 +486,9 @@ fn compared(
         (true, true) => "better",
         (true, false) => "WORSE",
     };
-    let show = |value: f64| match (relative, metric) {
-        (true, _) => format!("{}x", short(value)),
-        (_, Metric::Rate) => count(value),
-        (_, Metric::ResidentPeakBytes | Metric::BytesEach) => bytes(value),
-        (_, Metric::CpuNanoseconds) => nanoseconds(value),
-        _ => nanoseconds(value * 1_000.0),
+    let show = |value: f64| match relative {
+        true => format!("{}x", short(value)),
+        false => metric.show(value),
     };
     Some(vec![
         now.name.clone(),

@@ -4,12 +4,15 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::load::Timing;
+use crate::process::MachineClock;
 use crate::report::{FORMAT, Machine, Report, RunResult, ScenarioResult, ServerInfo};
 use crate::scenario::{Bench, Metric, Scenario, Target};
+use crate::traffic::Timing;
 
 /// A server under test and its name in the report.
 #[derive(Debug, Clone)]
@@ -83,7 +86,11 @@ pub fn run(
     for round in 0..plan.rounds {
         for (index, contestant) in contestants.iter().enumerate() {
             let Some(bench) = bench(index) else { continue };
-            let outcome = (scenario.run)(&bench);
+            let clock = MachineClock::now();
+            let mut outcome = (scenario.run)(&bench);
+            if let Ok(metrics) = &mut outcome {
+                metrics.insert(Metric::OtherCores, clock.strangers());
+            }
             if let Err(Error::Unsupported(why)) = outcome {
                 result.skipped = Some(format!("{}: {why}", contestant.name));
                 progress(&format!("{}: skipped, {why}", scenario.name));
@@ -92,8 +99,7 @@ pub fn run(
             let line = match &outcome {
                 Ok(metrics) => metrics
                     .iter()
-                    .filter(|(metric, _)| **metric != Metric::ResidentAfterBytes)
-                    .map(|(metric, value)| format!("{} {value:.4}", metric.label()))
+                    .map(|(metric, value)| format!("{} {}", metric.label(), metric.show(*value)))
                     .collect::<Vec<_>>()
                     .join(", "),
                 Err(error) => format!("FAILED: {error}"),
@@ -112,18 +118,35 @@ pub fn run(
     result
 }
 
-/// What the server says of itself.
+/// What the server says of itself. Binaries that take no notice of `--version` and serve are ended
+/// after two seconds.
 fn version(target: &Target) -> String {
-    match target {
-        Target::Running(endpoint) => format!("running at {}", endpoint.address),
-        Target::Binary(path) => Command::new(path)
+    let path = match target {
+        Target::Running(endpoint) => return format!("running at {}", endpoint.address),
+        Target::Binary(path) => path,
+    };
+    let said = || -> Option<String> {
+        let mut child = Command::new(path)
             .arg("--version")
-            .output()
-            .ok()
-            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-            .filter(|text| !text.is_empty())
-            .unwrap_or_else(|| "says no version".to_owned()),
-    }
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let end = Instant::now() + Duration::from_secs(2);
+        while child.try_wait().ok()?.is_none() {
+            if Instant::now() >= end {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut text = String::new();
+        child.stdout.take()?.read_to_string(&mut text).ok()?;
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    said().unwrap_or_else(|| "says no version".to_owned())
 }
 
 fn machine() -> Machine {

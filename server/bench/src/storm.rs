@@ -7,9 +7,9 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::Error;
 use crate::link::{Connection, Endpoint, Transport};
-use crate::load::Timing;
 use crate::process::Usage;
 use crate::statistics::Latencies;
+use crate::traffic::Timing;
 
 /// Connections being made at a time.
 const UNDER_WAY: usize = 128;

@@ -10,8 +10,8 @@ use super::{Bench, Bound, Goal, Metric, Metrics, Scenario, Servers, Target, ahea
 use crate::Error;
 use crate::block::Block;
 use crate::link::Endpoint;
-use crate::load::{Party, Traffic};
 use crate::process::{Launch, Process, free_port};
+use crate::traffic::{Party, Traffic};
 
 /// Nanoseconds that permissions or mappings may add to a message whose plan is cached.
 const ADDED_NANOSECONDS_MAX: f64 = 5.0;

@@ -6,8 +6,9 @@ use super::streams::{fan_out, pairs};
 use super::{Bench, Bound, Goal, Metric, Metrics, Scenario, figures, memory, percentiles};
 use crate::Error;
 use crate::block::Block;
-use crate::load::{Load, Party, Reads, Traffic};
+use crate::load::Load;
 use crate::paced::light_client;
+use crate::traffic::{Party, Reads, Traffic};
 
 /// A reader that keeps up with a tenth or less of what a server can send.
 const SLOW_BYTES_PER_SECOND: u64 = 20 << 20;

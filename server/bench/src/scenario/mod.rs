@@ -21,8 +21,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::link::Endpoint;
-use crate::load::{Flow, Load, Timing, Traffic};
+use crate::load::Load;
 use crate::process::{Launch, Process, Usage, usage_of_all};
+use crate::report::{bytes, count, nanoseconds, short};
+use crate::traffic::{Flow, Timing, Traffic};
 
 /// A figure that a scenario yields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,6 +56,8 @@ pub enum Metric {
     CutOff,
     /// Processor cores that the load itself took; 1 means that the load is the limit.
     LoadCores,
+    /// Processor cores that other processes took meanwhile: rates and latencies suffer from it.
+    OtherCores,
     /// What setting up cost: connections or subscriptions per second.
     SetupRate,
 }
@@ -63,6 +67,24 @@ impl Metric {
     #[must_use]
     pub fn more_is_better(self) -> bool {
         matches!(self, Self::Rate | Self::Share | Self::SetupRate)
+    }
+
+    /// The figure with its unit.
+    #[must_use]
+    pub fn show(self, value: f64) -> String {
+        match self {
+            Self::Rate | Self::SetupRate => count(value) + "/s",
+            Self::CpuNanoseconds => nanoseconds(value),
+            Self::P50Microseconds | Self::P99Microseconds | Self::P999Microseconds => {
+                nanoseconds(value * 1_000.0)
+            }
+            Self::ResidentBytes | Self::ResidentPeakBytes | Self::ResidentAfterBytes | Self::BytesEach => {
+                bytes(value)
+            }
+            Self::Share | Self::AddedNanoseconds | Self::CutOff | Self::LoadCores | Self::OtherCores => {
+                short(value)
+            }
+        }
     }
 
     /// A short name for tables.
@@ -82,6 +104,7 @@ impl Metric {
             Self::AddedNanoseconds => "added CPU ns",
             Self::CutOff => "cut off",
             Self::LoadCores => "load cores",
+            Self::OtherCores => "other cores",
             Self::SetupRate => "setup rate",
         }
     }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::{Bench, Goal, Metrics, Scenario, ahead, faster, figures};
 use crate::Error;
 use crate::block::{Block, payload, publish};
-use crate::load::{Delivery, Party, Traffic};
 use crate::process::Launch;
 use crate::scenario::Target;
+use crate::traffic::{Delivery, Party, Traffic};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let mut all = vec![

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::{Bench, Bound, Goal, Metric, Metrics, Scenario, figures};
 use crate::Error;
 use crate::block::Block;
-use crate::load::{Delivery, Load, Party, Traffic};
+use crate::load::Load;
+use crate::traffic::{Delivery, Party, Traffic};
 
 /// Connections that hold the subscriptions.
 const HOLDERS: usize = 10;
