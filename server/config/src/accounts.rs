@@ -111,7 +111,10 @@ pub(crate) fn read(block: &Field<'_>, reader: &mut Reader) -> Option<Vec<Account
             let mut seen = BTreeSet::new();
             for node in nodes {
                 let Value::String(name) = &node.value else {
-                    reader.problem(&node.position, format!("expected an account's name, found {}", node.value.kind()));
+                    reader.problem(
+                        &node.position,
+                        format!("expected an account's name, found {}", node.value.kind()),
+                    );
                     continue;
                 };
                 if !seen.insert(name) {
@@ -129,7 +132,10 @@ pub(crate) fn read(block: &Field<'_>, reader: &mut Reader) -> Option<Vec<Account
                     continue;
                 }
                 let Value::Map(inner) = &entry.node.value else {
-                    reader.problem(&entry.node.position, format!("Expected map entries for accounts, found {}", entry.node.value.kind()));
+                    reader.problem(
+                        &entry.node.position,
+                        format!("Expected map entries for accounts, found {}", entry.node.value.kind()),
+                    );
                     continue;
                 };
                 check_name(&entry.key, &entry.node, reader);
@@ -137,7 +143,10 @@ pub(crate) fn read(block: &Field<'_>, reader: &mut Reader) -> Option<Vec<Account
             }
         }
         other => {
-            block.problem(reader, format!("expected accounts to be an array of names or a map, found {}", other.kind()));
+            block.problem(
+                reader,
+                format!("expected accounts to be an array of names or a map, found {}", other.kind()),
+            );
             return None;
         }
     }
@@ -160,7 +169,10 @@ fn account(name: &str, node: &Node, map: &Map, reader: &mut Reader) -> Account {
                 account.nkey = field.optional(reader).flatten();
                 if account.nkey.as_deref().and_then(public_key_kind) != Some(KeyKind::Account) {
                     let shown = account.nkey.as_deref().unwrap_or("");
-                    field.problem(reader, format!("Not a valid public nkey for an account: {shown:?}; it starts with A"));
+                    field.problem(
+                        reader,
+                        format!("Not a valid public nkey for an account: {shown:?}; it starts with A"),
+                    );
                 }
             }
             "imports" => assign(&mut account.imports, sharing::imports(&field, reader)),
@@ -191,7 +203,10 @@ fn limits(block: &Field<'_>, reader: &mut Reader) -> Option<AccountLimits> {
                 let known = ["max_connections", "max_subscriptions", "max_payload", "max_leafnodes"];
                 let near = crate::reader::nearest(&field.key, &known);
                 let hint = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-                field.problem(reader, format!("Unknown field {:?} parsing account limits{hint}", field.written));
+                field.problem(
+                    reader,
+                    format!("Unknown field {:?} parsing account limits{hint}", field.written),
+                );
                 continue;
             }
         };
@@ -215,14 +230,23 @@ fn message_trace(field: &Field<'_>, reader: &mut Reader) -> Option<MessageTrace>
                     _ if part.node.is_variable => {}
                     _ => part.problem(
                         reader,
-                        format!("Unknown field {:?} parsing account message trace map/struct {:?}", part.written, field.written),
+                        format!(
+                            "Unknown field {:?} parsing account message trace map/struct {:?}",
+                            part.written, field.written
+                        ),
                     ),
                 }
             }
         }
         other => {
             let kind = other.kind();
-            field.problem(reader, format!("Expected account message trace {:?} to be a string or a map/struct, found {kind}", field.written));
+            field.problem(
+                reader,
+                format!(
+                    "Expected account message trace {:?} to be a string or a map/struct, found {kind}",
+                    field.written
+                ),
+            );
         }
     }
     let Some(destination) = destination.filter(|d| !d.is_empty()) else {
@@ -272,11 +296,16 @@ pub(crate) fn mappings(block: &Field<'_>, reader: &mut Reader) -> Option<Vec<Map
         for node in nodes {
             match &node.value {
                 // Only a mapping to one subject may leave out the weight.
-                Value::String(subject) if nodes.len() == 1 && !matches!(entry.node.value, Value::Array(_)) => {
+                Value::String(subject)
+                    if nodes.len() == 1 && !matches!(entry.node.value, Value::Array(_)) =>
+                {
                     destinations.push(Destination { subject: subject.clone(), weight: 100, cluster: None });
                 }
                 Value::Map(map) => destinations.extend(destination(map, node, reader)),
-                other => reader.problem(&node.position, format!("Expected an entry for the mapping destination, found {}", other.kind())),
+                other => reader.problem(
+                    &node.position,
+                    format!("Expected an entry for the mapping destination, found {}", other.kind()),
+                ),
             }
         }
         if let Err(reason) = check_mapping(&entry.key, &destinations) {
@@ -386,13 +415,19 @@ pub(crate) fn threshold(field: &Field<'_>, reader: &mut Reader) -> Option<Durati
         Value::String(text) => text,
         other => {
             let kind = other.kind();
-            field.problem(reader, format!("Expected response threshold to be a parseable time duration, found {kind}"));
+            field.problem(
+                reader,
+                format!("Expected response threshold to be a parseable time duration, found {kind}"),
+            );
             return None;
         }
     };
     let parsed = duration::parse(text);
     if parsed.is_err() {
-        field.problem(reader, format!("Expected response threshold to be a parseable time duration, got {text:?}"));
+        field.problem(
+            reader,
+            format!("Expected response threshold to be a parseable time duration, got {text:?}"),
+        );
     }
     parsed.ok().filter(|t| !t.is_zero())
 }

@@ -69,9 +69,11 @@ impl Field<'_> {
 /// # Errors
 /// nats-server's words for what is wrong.
 pub fn parse_listen(text: &str) -> Result<(String, Option<Port>), String> {
-    let (host, port) = split_host_port(text)
-        .ok_or_else(|| format!("could not parse address string {text:?}; write host:port, as in 0.0.0.0:4222"))?;
-    let number: i64 = port.parse().map_err(|_| format!("could not parse port {port:?}; it must be a number"))?;
+    let (host, port) = split_host_port(text).ok_or_else(|| {
+        format!("could not parse address string {text:?}; write host:port, as in 0.0.0.0:4222")
+    })?;
+    let number: i64 =
+        port.parse().map_err(|_| format!("could not parse port {port:?}; it must be a number"))?;
     Ok((host.to_string(), Port::from_written(number)?))
 }
 
@@ -148,7 +150,11 @@ impl ServerUrl {
                 None => (address, None),
             },
         };
-        let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '[' | ']' | '@' | '%' | '<' | '>' | '"' | '\\' | '^' | '`' | '{' | '|' | '}');
+        let bad = |c: char| {
+            c.is_whitespace()
+                || c.is_control()
+                || matches!(c, '[' | ']' | '@' | '%' | '<' | '>' | '"' | '\\' | '^' | '`' | '{' | '|' | '}')
+        };
         if host.is_empty() || host.contains(bad) {
             return None;
         }
@@ -222,11 +228,17 @@ pub(crate) fn urls(field: &Field<'_>, kind: &str, reader: &mut Reader) -> Option
     let mut seen = std::collections::BTreeSet::new();
     for node in nodes {
         let Value::String(text) = &node.value else {
-            reader.problem(&node.position, format!("expected a {kind} url in a string, found {}", node.value.kind()));
+            reader.problem(
+                &node.position,
+                format!("expected a {kind} url in a string, found {}", node.value.kind()),
+            );
             continue;
         };
         if !seen.insert(text.as_str()) {
-            reader.warnings.push(Problem::at(&node.position, format!("Duplicate {kind} entry detected: it is used once")));
+            reader.warnings.push(Problem::at(
+                &node.position,
+                format!("Duplicate {kind} entry detected: it is used once"),
+            ));
             continue;
         }
         match ServerUrl::parse(text, kind) {
@@ -268,7 +280,8 @@ mod tests {
 
     #[test]
     fn what_is_no_url_is_refused() {
-        for text in ["", "host:6222", "://a", "nats://", "nats://a:b:c", "nats://a:99999", "nats://u%zz@h:1"] {
+        for text in ["", "host:6222", "://a", "nats://", "nats://a:b:c", "nats://a:99999", "nats://u%zz@h:1"]
+        {
             assert!(ServerUrl::parse(text, "route").is_err(), "{text}");
         }
     }

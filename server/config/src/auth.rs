@@ -239,7 +239,10 @@ pub(crate) fn users(field: &Field<'_>, reader: &mut Reader) -> Option<Vec<User>>
     let mut users = Vec::new();
     for node in field.array(reader)? {
         let Value::Map(map) = &node.value else {
-            reader.problem(&node.position, format!("Expected user entry to be a map/struct, found {}", node.value.kind()));
+            reader.problem(
+                &node.position,
+                format!("Expected user entry to be a map/struct, found {}", node.value.kind()),
+            );
             continue;
         };
         let (mut nkey, mut username, mut password) = (None, None, None);
@@ -255,7 +258,9 @@ pub(crate) fn users(field: &Field<'_>, reader: &mut Reader) -> Option<Vec<User>>
                 "nkey" => nkey = part.optional(reader).flatten(),
                 "user" | "username" => username = part.optional(reader).flatten(),
                 "pass" | "password" => password = part.optional(reader).flatten(),
-                "permission" | "permissions" | "authorization" => user.permissions = permissions::read(&part, reader),
+                "permission" | "permissions" | "authorization" => {
+                    user.permissions = permissions::read(&part, reader)
+                }
                 "allowed_connection_types" | "connection_types" | "clients" => {
                     assign(&mut user.allowed_connection_types, connection_types(&part, reader));
                 }
@@ -275,11 +280,16 @@ pub(crate) fn users(field: &Field<'_>, reader: &mut Reader) -> Option<Vec<User>>
             }
             (Some(key), None) => {
                 if public_key_kind(&key) != Some(KeyKind::User) {
-                    reader.problem(position, format!("Not a valid public nkey for a user: {key:?}; it starts with U"));
+                    reader.problem(
+                        position,
+                        format!("Not a valid public nkey for a user: {key:?}; it starts with U"),
+                    );
                 }
                 Credential::Nkey(key)
             }
-            (None, Some(username)) => Credential::Password { username, password: password.unwrap_or_default() },
+            (None, Some(username)) => {
+                Credential::Password { username, password: password.unwrap_or_default() }
+            }
             (None, None) => {
                 reader.problem(position, "User entry requires a user: give it a \"user\" or an \"nkey\"");
                 continue;
@@ -324,7 +334,10 @@ fn callout(block: &Field<'_>, reader: &mut Reader) -> Option<AuthCallout> {
             "issuer" => {
                 assign(&mut callout.issuer, field.string(reader));
                 if public_key_kind(&callout.issuer) != Some(KeyKind::Account) {
-                    let message = format!("Expected callout issuer to be a valid public account nkey, got {:?}", callout.issuer);
+                    let message = format!(
+                        "Expected callout issuer to be a valid public account nkey, got {:?}",
+                        callout.issuer
+                    );
                     field.problem(reader, message);
                 }
             }
@@ -337,7 +350,8 @@ fn callout(block: &Field<'_>, reader: &mut Reader) -> Option<AuthCallout> {
             "xkey" | "key" => {
                 callout.xkey = field.string(reader);
                 if callout.xkey.as_deref().and_then(public_key_kind) != Some(KeyKind::Curve) {
-                    field.problem(reader, "Expected callout xkey to be a valid public xkey; it starts with X");
+                    field
+                        .problem(reader, "Expected callout xkey to be a valid public xkey; it starts with X");
                 }
             }
             "allowed_accounts" => assign(&mut callout.allowed_accounts, field.strings(reader)),
@@ -345,7 +359,10 @@ fn callout(block: &Field<'_>, reader: &mut Reader) -> Option<AuthCallout> {
             _ => {
                 let near = crate::reader::nearest(&field.key, CALLOUT_KEYS);
                 let hint = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-                field.problem(reader, format!("Unknown field {:?} parsing authorization callout{hint}", field.written));
+                field.problem(
+                    reader,
+                    format!("Unknown field {:?} parsing authorization callout{hint}", field.written),
+                );
             }
         }
     }

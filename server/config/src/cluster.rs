@@ -227,14 +227,19 @@ pub(crate) fn read(block: &Field<'_>, cluster: &mut Cluster, reader: &mut Reader
             "tls" => cluster.tls = tls::read(&field, TlsContext::Route, reader),
             "cluster_advertise" | "advertise" => assign(&mut cluster.advertise, field.optional(reader)),
             "no_advertise" => assign(&mut cluster.no_advertise, field.boolean(reader)),
-            "connect_retries" => assign(&mut cluster.connect_retries, field.within(reader, 0, i64::from(i32::MAX))),
+            "connect_retries" => {
+                assign(&mut cluster.connect_retries, field.within(reader, 0, i64::from(i32::MAX)))
+            }
             "connect_backoff" => assign(&mut cluster.connect_backoff, field.boolean(reader)),
             "permissions" => route_permissions(&field, cluster, reader),
             "pool_size" => pool_size(&field, cluster, reader),
             "accounts" => assign(&mut cluster.accounts, field.strings(reader)),
             "compression" => assign(&mut cluster.compression, compression(&field, reader)),
             "ping_interval" => ping_interval(&field, cluster, reader),
-            "ping_max" => assign(&mut cluster.ping_max, field.count_or(reader, i64::from(i32::MAX), 0).map(|n: u32| Some(n).filter(|n| *n > 0))),
+            "ping_max" => assign(
+                &mut cluster.ping_max,
+                field.count_or(reader, i64::from(i32::MAX), 0).map(|n: u32| Some(n).filter(|n| *n > 0)),
+            ),
             "write_deadline" => cluster.write_deadline = field.duration(reader).filter(|d| !d.is_zero()),
             "write_timeout" => assign(&mut cluster.write_timeout, write_timeout(&field, reader)),
             _ => reader.unknown(&field, KEYS),
@@ -303,7 +308,9 @@ fn route_permissions(field: &Field<'_>, cluster: &mut Cluster, reader: &mut Read
 fn check_permissions(field: &Field<'_>, permissions: &Permissions, reader: &mut Reader) {
     for (permission, side) in [(&permissions.publish, "import"), (&permissions.subscribe, "export")] {
         let Some(permission) = permission else { continue };
-        for (subjects, list) in [(permission.allow.as_deref().unwrap_or(&[]), "allow"), (&permission.deny, "deny")] {
+        for (subjects, list) in
+            [(permission.allow.as_deref().unwrap_or(&[]), "allow"), (&permission.deny, "deny")]
+        {
             for subject in subjects {
                 if let Err(reason) = permissions::check_subject(subject, false) {
                     field.problem(reader, format!("cluster {side} {list}: {reason}"));
@@ -337,7 +344,8 @@ fn check_pinned(block: &Field<'_>, cluster: &Cluster, reader: &mut Reader) {
 fn ping_interval(field: &Field<'_>, cluster: &mut Cluster, reader: &mut Reader) {
     let Some(interval) = field.duration(reader) else { return };
     if interval > ROUTE_PING_INTERVAL_MAX {
-        reader.warn(field.position(), "Cluster 'ping_interval' will reset to 30s which is the max for routes");
+        reader
+            .warn(field.position(), "Cluster 'ping_interval' will reset to 30s which is the max for routes");
     }
     cluster.ping_interval = Some(interval).filter(|i| !i.is_zero());
 }
@@ -360,7 +368,11 @@ fn compression(field: &Field<'_>, reader: &mut Reader) -> Option<Compression> {
         Value::Boolean(false) => Ok(Compression::Off),
         Value::String(name) => Compression::from_name(name, &[]),
         Value::Map(map) => return compression_block(field, map, reader),
-        other => Err(format!("field {:?} should be a boolean or a structure, found {}", field.written, other.kind())),
+        other => Err(format!(
+            "field {:?} should be a boolean or a structure, found {}",
+            field.written,
+            other.kind()
+        )),
     };
     read.map_err(|reason| field.problem(reader, reason)).ok()
 }
@@ -418,7 +430,11 @@ impl Cluster {
         tree.boolean("no_advertise", self.no_advertise, false);
         tree.integer("connect_retries", self.connect_retries, 0);
         tree.boolean("connect_backoff", self.connect_backoff, false);
-        tree.integer("pool_size", if self.pool_size == 0 { -1 } else { i64::from(self.pool_size) }, default.pool_size);
+        tree.integer(
+            "pool_size",
+            if self.pool_size == 0 { -1 } else { i64::from(self.pool_size) },
+            default.pool_size,
+        );
         tree.strings("accounts", &self.accounts);
         match &self.compression {
             Compression::Accept => {}

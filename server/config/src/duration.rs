@@ -19,7 +19,8 @@ const UNITS: [(&str, u64); 8] = [
 /// # Errors
 /// Go's words for what is wrong.
 pub fn parse_nanoseconds(text: &str) -> Result<i64, String> {
-    let invalid = || format!("time: invalid duration {text:?}; write a number with a unit, as in \"10s\" or \"1m30s\"");
+    let invalid =
+        || format!("time: invalid duration {text:?}; write a number with a unit, as in \"10s\" or \"1m30s\"");
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -44,7 +45,9 @@ pub fn parse_nanoseconds(text: &str) -> Result<i64, String> {
             return Err(format!("time: missing unit in duration {text:?}; add one, as in \"{number}s\""));
         }
         let Some((_, length)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-            return Err(format!("time: unknown unit {unit:?} in duration {text:?}; use h, m, s, ms, us or ns"));
+            return Err(format!(
+                "time: unknown unit {unit:?} in duration {text:?}; use h, m, s, ms, us or ns"
+            ));
         };
         let length = i128::from(*length);
         let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };

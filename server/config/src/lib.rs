@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod address;
 pub mod auth;
 pub mod cluster;
+pub mod diff;
 pub mod duration;
 pub mod error;
 pub mod flags;
@@ -23,10 +24,13 @@ mod read;
 mod reader;
 mod render;
 mod sharing;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod unsupported;
 
 pub use address::{Port, ServerUrl};
+pub use diff::{Change, Changes, diff};
 pub use error::{Error, Position, Problem};
 pub use flags::{Command, Flags};
 pub use grammar::{Config, Environment, Loader};

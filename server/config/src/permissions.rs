@@ -46,16 +46,8 @@ impl Default for ResponsePermission {
     }
 }
 
-pub(crate) const KEYS: &[&str] = &[
-    "pub",
-    "publish",
-    "import",
-    "sub",
-    "subscribe",
-    "export",
-    "publish_allow_responses",
-    "allow_responses",
-];
+pub(crate) const KEYS: &[&str] =
+    &["pub", "publish", "import", "sub", "subscribe", "export", "publish_allow_responses", "allow_responses"];
 
 /// Reads a block; `None` if it could not be read at all.
 pub(crate) fn read(block: &Field<'_>, reader: &mut Reader) -> Option<Permissions> {
@@ -64,7 +56,9 @@ pub(crate) fn read(block: &Field<'_>, reader: &mut Reader) -> Option<Permissions
     for field in reader.fields(map) {
         match field.key.as_str() {
             "pub" | "publish" | "import" => permissions.publish = subject_permission(&field, false, reader),
-            "sub" | "subscribe" | "export" => permissions.subscribe = subject_permission(&field, true, reader),
+            "sub" | "subscribe" | "export" => {
+                permissions.subscribe = subject_permission(&field, true, reader)
+            }
             "publish_allow_responses" | "allow_responses" => {
                 permissions.allow_responses = response_permission(&field, reader);
             }
@@ -122,7 +116,10 @@ fn subjects(node: &Node, queues: bool, reader: &mut Reader) -> Option<Vec<String
         Value::String(_) => std::slice::from_ref(node),
         Value::Array(nodes) => nodes,
         other => {
-            let message = format!("Expected subject permissions to be a subject, or array of subjects, found {}", other.kind());
+            let message = format!(
+                "Expected subject permissions to be a subject, or array of subjects, found {}",
+                other.kind()
+            );
             reader.problem(&node.position, message);
             return None;
         }
@@ -130,7 +127,10 @@ fn subjects(node: &Node, queues: bool, reader: &mut Reader) -> Option<Vec<String
     let mut subjects = Vec::new();
     for node in nodes {
         let Value::String(subject) = &node.value else {
-            let message = format!("Subject in permissions array must be a string, found {}; quote it", node.value.kind());
+            let message = format!(
+                "Subject in permissions array must be a string, found {}; quote it",
+                node.value.kind()
+            );
             reader.problem(&node.position, message);
             continue;
         };
@@ -186,7 +186,9 @@ fn response_permission(field: &Field<'_>, reader: &mut Reader) -> Option<Respons
                 };
                 match duration::parse_nanoseconds(text) {
                     Ok(0) => {}
-                    Ok(nanoseconds) => permission.expires = u64::try_from(nanoseconds).ok().map(Duration::from_nanos),
+                    Ok(nanoseconds) => {
+                        permission.expires = u64::try_from(nanoseconds).ok().map(Duration::from_nanos)
+                    }
                     Err(reason) => part.problem(reader, format!("error parsing expires: {reason}")),
                 }
             }

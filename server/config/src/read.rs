@@ -30,21 +30,106 @@ const INT32_MAX: i64 = i32::MAX as i64;
 
 /// Every key of the top level.
 pub(crate) const KEYS: &[&str] = &[
-    "listen", "client_advertise", "port", "server_name", "host", "net", "debug", "trace", "trace_verbose",
-    "trace_headers", "logtime", "logtime_utc", "mappings", "maps", "disable_sublist_cache", "no_sublist_cache",
-    "accounts", "default_sentinel", "authorization", "http", "https", "http_port", "monitor_port", "https_port",
-    "http_base_path", "cluster", "gateway", "leaf", "leafnodes", "store_dir", "storedir", "jetstream", "logfile",
-    "log_file", "logfile_size_limit", "log_size_limit", "logfile_max_num", "log_max_num", "syslog",
-    "remote_syslog", "pidfile", "pid_file", "ports_file_dir", "prof_port", "prof_block_rate", "max_control_line",
-    "max_payload", "max_pending", "proxy_protocol", "max_connections", "max_conn", "max_traced_msg_len",
-    "max_subscriptions", "max_subs", "max_sub_tokens", "max_subscription_tokens", "ping_interval", "ping_max",
-    "tls", "ocsp", "allow_non_tls", "write_deadline", "write_timeout", "lame_duck_duration",
-    "lame_duck_grace_period", "operator", "operators", "roots", "root", "root_operators", "root_operator",
-    "resolver", "account_resolver", "accounts_resolver", "resolver_tls", "resolver_preload",
-    "resolver_pinned_accounts", "no_auth_user", "system_account", "system", "no_system_account", "no_system",
-    "no_sys_acc", "no_header_support", "trusted", "trusted_keys", "connect_error_reports",
-    "reconnect_error_reports", "websocket", "ws", "mqtt", "server_tags", "server_metadata", "feature_flags",
-    "default_js_domain", "ocsp_cache", "no_fast_producer_stall", "max_closed_clients", "proxies", "starling",
+    "listen",
+    "client_advertise",
+    "port",
+    "server_name",
+    "host",
+    "net",
+    "debug",
+    "trace",
+    "trace_verbose",
+    "trace_headers",
+    "logtime",
+    "logtime_utc",
+    "mappings",
+    "maps",
+    "disable_sublist_cache",
+    "no_sublist_cache",
+    "accounts",
+    "default_sentinel",
+    "authorization",
+    "http",
+    "https",
+    "http_port",
+    "monitor_port",
+    "https_port",
+    "http_base_path",
+    "cluster",
+    "gateway",
+    "leaf",
+    "leafnodes",
+    "store_dir",
+    "storedir",
+    "jetstream",
+    "logfile",
+    "log_file",
+    "logfile_size_limit",
+    "log_size_limit",
+    "logfile_max_num",
+    "log_max_num",
+    "syslog",
+    "remote_syslog",
+    "pidfile",
+    "pid_file",
+    "ports_file_dir",
+    "prof_port",
+    "prof_block_rate",
+    "max_control_line",
+    "max_payload",
+    "max_pending",
+    "proxy_protocol",
+    "max_connections",
+    "max_conn",
+    "max_traced_msg_len",
+    "max_subscriptions",
+    "max_subs",
+    "max_sub_tokens",
+    "max_subscription_tokens",
+    "ping_interval",
+    "ping_max",
+    "tls",
+    "ocsp",
+    "allow_non_tls",
+    "write_deadline",
+    "write_timeout",
+    "lame_duck_duration",
+    "lame_duck_grace_period",
+    "operator",
+    "operators",
+    "roots",
+    "root",
+    "root_operators",
+    "root_operator",
+    "resolver",
+    "account_resolver",
+    "accounts_resolver",
+    "resolver_tls",
+    "resolver_preload",
+    "resolver_pinned_accounts",
+    "no_auth_user",
+    "system_account",
+    "system",
+    "no_system_account",
+    "no_system",
+    "no_sys_acc",
+    "no_header_support",
+    "trusted",
+    "trusted_keys",
+    "connect_error_reports",
+    "reconnect_error_reports",
+    "websocket",
+    "ws",
+    "mqtt",
+    "server_tags",
+    "server_metadata",
+    "feature_flags",
+    "default_js_domain",
+    "ocsp_cache",
+    "no_fast_producer_stall",
+    "max_closed_clients",
+    "proxies",
+    "starling",
 ];
 
 impl Settings {
@@ -66,7 +151,11 @@ impl Settings {
         }
         check_accounts(config, &settings, &mut reader);
         let Reader { problems, warnings } = reader;
-        if problems.is_empty() { Ok(Checked { settings, warnings }) } else { Err(Error::Invalid { problems, warnings }) }
+        if problems.is_empty() {
+            Ok(Checked { settings, warnings })
+        } else {
+            Err(Error::Invalid { problems, warnings })
+        }
     }
 
     /// Checks what only shows when file and flags are together.
@@ -156,10 +245,15 @@ fn note_contradiction(field: &Field<'_>, seen: &mut Vec<(&str, String)>, reader:
         if !keys.contains(&field.key.as_str()) {
             continue;
         }
-        if let Some((_, earlier)) = seen.iter().find(|(seen_what, key)| seen_what == what && *key != field.key) {
+        if let Some((_, earlier)) =
+            seen.iter().find(|(seen_what, key)| seen_what == what && *key != field.key)
+        {
             reader.warn(
                 field.position(),
-                format!("{:?} sets the {what} again, which {earlier:?} set before: this one counts", field.written),
+                format!(
+                    "{:?} sets the {what} again, which {earlier:?} set before: this one counts",
+                    field.written
+                ),
             );
         }
         seen.push((what, field.key.clone()));
@@ -237,8 +331,12 @@ fn read_logging(field: &Field<'_>, logging: &mut Logging, reader: &mut Reader) -
         "logtime" => assign(&mut logging.logtime, field.boolean(reader)),
         "logtime_utc" => assign(&mut logging.logtime_utc, field.boolean(reader)),
         "logfile" | "log_file" => assign(&mut logging.log_file, field.optional(reader)),
-        "logfile_size_limit" | "log_size_limit" => assign(&mut logging.log_size_limit, field.within(reader, 0, i64::MAX)),
-        "logfile_max_num" | "log_max_num" => assign(&mut logging.log_max_num, field.within(reader, 0, i64::MAX)),
+        "logfile_size_limit" | "log_size_limit" => {
+            assign(&mut logging.log_size_limit, field.within(reader, 0, i64::MAX))
+        }
+        "logfile_max_num" | "log_max_num" => {
+            assign(&mut logging.log_max_num, field.within(reader, 0, i64::MAX))
+        }
         "syslog" => assign(&mut logging.syslog, field.boolean(reader)),
         "remote_syslog" => assign(&mut logging.remote_syslog, field.optional(reader)),
         "max_traced_msg_len" => assign(&mut logging.max_traced_msg_len, field.within(reader, 0, INT32_MAX)),
@@ -252,10 +350,15 @@ fn read_limits(field: &Field<'_>, settings: &mut Settings, reader: &mut Reader) 
     let limits = &mut settings.limits;
     match field.key.as_str() {
         "max_control_line" => {
-            assign(&mut limits.max_control_line, field.count_or(reader, INT32_MAX, default.limits.max_control_line));
+            assign(
+                &mut limits.max_control_line,
+                field.count_or(reader, INT32_MAX, default.limits.max_control_line),
+            );
         }
         "max_payload" => max_payload(field, settings, reader),
-        "max_pending" => assign(&mut limits.max_pending, field.count_or(reader, i64::MAX, default.limits.max_pending)),
+        "max_pending" => {
+            assign(&mut limits.max_pending, field.count_or(reader, i64::MAX, default.limits.max_pending))
+        }
         "max_connections" | "max_conn" => match field.integer(reader) {
             Some(number) if number <= 0 => limits.max_connections = 0,
             _ => assign(&mut limits.max_connections, field.within(reader, 1, i64::from(u32::MAX))),
@@ -281,7 +384,10 @@ fn read_limits(field: &Field<'_>, settings: &mut Settings, reader: &mut Reader) 
             if let Some(duration_) = field.duration_text(reader) {
                 if duration_ < LAME_DUCK_DURATION_MIN {
                     let shown = duration::render(duration_);
-                    field.problem(reader, format!("invalid lame_duck_duration of {shown}, minimum is 30 seconds"));
+                    field.problem(
+                        reader,
+                        format!("invalid lame_duck_duration of {shown}, minimum is 30 seconds"),
+                    );
                 }
                 settings.lame_duck_duration = duration_;
             }
@@ -292,7 +398,10 @@ fn read_limits(field: &Field<'_>, settings: &mut Settings, reader: &mut Reader) 
             }
         }
         "max_closed_clients" => {
-            assign(&mut settings.max_closed_clients, field.count_or(reader, INT32_MAX, default.max_closed_clients));
+            assign(
+                &mut settings.max_closed_clients,
+                field.count_or(reader, INT32_MAX, default.max_closed_clients),
+            );
         }
         "connect_error_reports" => {
             let read = field.count_or(reader, INT32_MAX, default.connect_error_reports);
@@ -317,10 +426,16 @@ fn max_payload(field: &Field<'_>, settings: &mut Settings, reader: &mut Reader) 
             reader.warn(field.position(), "max_payload of -1 is read as the largest possible, 2147483647");
             limits.max_payload = i32::MAX.unsigned_abs();
         }
-        _ => assign(&mut limits.max_payload, field.count_or(reader, INT32_MAX, crate::settings::Limits::default().max_payload)),
+        _ => assign(
+            &mut limits.max_payload,
+            field.count_or(reader, INT32_MAX, crate::settings::Limits::default().max_payload),
+        ),
     }
     if limits.max_payload > MAX_PAYLOAD_DOUBTFUL {
-        reader.warn(field.position(), "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance");
+        reader.warn(
+            field.position(),
+            "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance",
+        );
     }
 }
 
@@ -343,16 +458,25 @@ fn read_authority(field: &Field<'_>, settings: &mut Settings, reader: &mut Reade
             Value::String(_) => assign(&mut settings.system_account, field.optional(reader)),
             _ => field.problem(reader, "system account name must be a string"),
         },
-        "no_system_account" | "no_system" | "no_sys_acc" => assign(&mut settings.no_system_account, field.boolean(reader)),
+        "no_system_account" | "no_system" | "no_sys_acc" => {
+            assign(&mut settings.no_system_account, field.boolean(reader))
+        }
         "default_sentinel" => assign(&mut trust.default_sentinel, field.optional(reader)),
         "operator" | "operators" | "roots" | "root" | "root_operators" | "root_operator" => {
             assign(&mut trust.operators, field.strings(reader));
         }
-        "resolver" | "account_resolver" | "accounts_resolver" => trust.resolver = trust::read_resolver(field, reader),
+        "resolver" | "account_resolver" | "accounts_resolver" => {
+            trust.resolver = trust::read_resolver(field, reader)
+        }
         "resolver_tls" => trust.resolver_tls = tls::read(field, TlsContext::Client, reader),
         "resolver_preload" => trust::read_preload(field, trust, reader),
         "resolver_pinned_accounts" => {
-            assign(&mut trust.resolver_pinned_accounts, field.strings(reader).map(|names| names.into_iter().collect::<std::collections::BTreeSet<_>>()));
+            assign(
+                &mut trust.resolver_pinned_accounts,
+                field
+                    .strings(reader)
+                    .map(|names| names.into_iter().collect::<std::collections::BTreeSet<_>>()),
+            );
         }
         "trusted" | "trusted_keys" => trust::read_trusted_keys(field, trust, reader),
         _ => return false,
@@ -387,7 +511,11 @@ fn read_identity(field: &Field<'_>, settings: &mut Settings, reader: &mut Reader
                         }
                         ref other => reader.problem(
                             &part.node.position,
-                            format!("error parsing feature flag {:?}: expected a boolean, found {}", part.key, other.kind()),
+                            format!(
+                                "error parsing feature flag {:?}: expected a boolean, found {}",
+                                part.key,
+                                other.kind()
+                            ),
                         ),
                     }
                 }
@@ -412,7 +540,9 @@ fn read_rest(field: &Field<'_>, settings: &mut Settings, reader: &mut Reader) ->
         return true;
     }
     match field.key.as_str() {
-        "disable_sublist_cache" | "no_sublist_cache" => assign(&mut settings.disable_sublist_cache, field.boolean(reader)),
+        "disable_sublist_cache" | "no_sublist_cache" => {
+            assign(&mut settings.disable_sublist_cache, field.boolean(reader))
+        }
         "no_header_support" => assign(&mut settings.no_header_support, field.boolean(reader)),
         "no_fast_producer_stall" => assign(&mut settings.no_fast_producer_stall, field.boolean(reader)),
         "store_dir" | "storedir" => assign(&mut settings.store_dir, field.optional(reader)),
@@ -440,7 +570,10 @@ fn ocsp(block: &Field<'_>, reader: &mut Reader) -> Option<Ocsp> {
         Value::Boolean(false) => return Some(Ocsp { mode: OcspMode::Never, urls: Vec::new() }),
         Value::Map(map) => map,
         other => {
-            block.problem(reader, format!("error parsing ocsp config: expected a boolean or a map, found {}", other.kind()));
+            block.problem(
+                reader,
+                format!("error parsing ocsp config: expected a boolean or a map, found {}", other.kind()),
+            );
             return None;
         }
     };
@@ -473,7 +606,13 @@ fn proxies(block: &Field<'_>, reader: &mut Reader) -> Option<Vec<String>> {
         }
         for node in field.array(reader)? {
             let Value::Map(map) = &node.value else {
-                reader.problem(&node.position, format!("expected proxies' trusted entry to be a map/struct, found {}", node.value.kind()));
+                reader.problem(
+                    &node.position,
+                    format!(
+                        "expected proxies' trusted entry to be a map/struct, found {}",
+                        node.value.kind()
+                    ),
+                );
                 continue;
             };
             for part in reader.fields(map) {
@@ -526,7 +665,8 @@ fn check_accounts(config: &Config, settings: &Settings, reader: &mut Reader) {
         }
     }
     if settings.cluster.port.is_none() && !settings.cluster.routes.is_empty() {
-        let message = "the cluster block lists routes but no port: no route is made; give it one, or use --cluster";
+        let message =
+            "the cluster block lists routes but no port: no route is made; give it one, or use --cluster";
         reader.warnings.push(Problem::anywhere(message));
     }
     if let Some(url) = settings.cluster.routes.iter().find(|url: &&ServerUrl| url.port.is_none()) {

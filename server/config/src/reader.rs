@@ -63,8 +63,7 @@ impl<'a> Field<'a> {
     }
 
     fn wrong_type(&self, reader: &mut Reader, wanted: &str) {
-        let message =
-            format!("expected {:?} to be {wanted}, found {}", self.written, self.node.value.kind());
+        let message = format!("expected {:?} to be {wanted}, found {}", self.written, self.node.value.kind());
         reader.problem(&self.node.position, message);
     }
 
@@ -145,7 +144,9 @@ impl<'a> Field<'a> {
                 reader.warn(&self.node.position, message);
                 match u64::try_from(*seconds) {
                     // Go counts durations in nanoseconds of 63 bits.
-                    Ok(seconds) if seconds <= i64::MAX as u64 / 1_000_000_000 => Some(Duration::from_secs(seconds)),
+                    Ok(seconds) if seconds <= i64::MAX as u64 / 1_000_000_000 => {
+                        Some(Duration::from_secs(seconds))
+                    }
                     _ => {
                         self.problem(reader, format!("{} is out of the range: 0 to 292 years", self.written));
                         None
@@ -220,7 +221,11 @@ impl<'a> Field<'a> {
                     match &node.value {
                         Value::String(text) => texts.push(text.clone()),
                         other => {
-                            let message = format!("expected {:?} to hold strings, found {}", self.written, other.kind());
+                            let message = format!(
+                                "expected {:?} to hold strings, found {}",
+                                self.written,
+                                other.kind()
+                            );
                             reader.problem(&node.position, message);
                         }
                     }
@@ -244,7 +249,12 @@ impl<'a> Field<'a> {
                     texts.insert(entry.key.clone(), text.clone());
                 }
                 other => {
-                    let message = format!("expected {:?} in {:?} to be a string, found {}; quote it", entry.key, self.written, other.kind());
+                    let message = format!(
+                        "expected {:?} in {:?} to be a string, found {}; quote it",
+                        entry.key,
+                        self.written,
+                        other.kind()
+                    );
                     reader.problem(&entry.node.position, message);
                 }
             }

@@ -37,7 +37,9 @@ fn put_listeners(settings: &Settings, tree: &mut Tree) {
         [("http", "http_port", monitoring.http_port), ("https", "https_port", monitoring.https_port)]
     {
         match (&monitoring.host, port) {
-            (Some(host), Some(port)) => tree.string(listen, &crate::address::join_host_port(host, port.written())),
+            (Some(host), Some(port)) => {
+                tree.string(listen, &crate::address::join_host_port(host, port.written()))
+            }
             (_, port) => tree.port(key, port),
         }
     }
@@ -70,7 +72,11 @@ fn put_limits(settings: &Settings, tree: &mut Tree) {
     tree.duration("lame_duck_grace_period", settings.lame_duck_grace_period, default.lame_duck_grace_period);
     tree.integer("max_closed_clients", settings.max_closed_clients, default.max_closed_clients);
     tree.integer("connect_error_reports", settings.connect_error_reports, default.connect_error_reports);
-    tree.integer("reconnect_error_reports", settings.reconnect_error_reports, default.reconnect_error_reports);
+    tree.integer(
+        "reconnect_error_reports",
+        settings.reconnect_error_reports,
+        default.reconnect_error_reports,
+    );
 }
 
 fn put_logging(settings: &Settings, tree: &mut Tree) {

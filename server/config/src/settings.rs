@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use crate::address::{Port, ServerUrl};
 use crate::accounts::{Account, Mapping};
+pub use crate::address::{Port, ServerUrl};
 use crate::auth::{Authorization, User};
 use crate::cluster::Cluster;
 use crate::tls::Tls;

@@ -132,7 +132,10 @@ fn blocks<'a>(field: &Field<'a>, what: &str, reader: &mut Reader) -> Option<Vec<
     for node in field.array(reader)? {
         match &node.value {
             Value::Map(map) => blocks.push((node, map)),
-            other => reader.problem(&node.position, format!("{what} Items should be a map with type entry, found {}", other.kind())),
+            other => reader.problem(
+                &node.position,
+                format!("{what} Items should be a map with type entry, found {}", other.kind()),
+            ),
         }
     }
     Some(blocks)
@@ -224,22 +227,32 @@ fn response_type(field: &Field<'_>, reader: &mut Reader) -> Option<ResponseType>
         "stream" => Some(ResponseType::Stream),
         "chunk" | "chunked" => Some(ResponseType::Chunked),
         _ => {
-            field.problem(reader, format!("Unknown response type: {text:?}; use singleton, stream or chunked"));
+            field.problem(
+                reader,
+                format!("Unknown response type: {text:?}; use singleton, stream or chunked"),
+            );
             None
         }
     }
 }
 
 fn read_latency(field: &Field<'_>, reader: &mut Reader) -> Option<Latency> {
+    let none = Map::default();
+    let (mut sampling, mut subject) = (100, None);
     let map = match &field.node.value {
-        Value::String(subject) => return Some(Latency { sampling: 100, subject: subject.clone() }),
+        Value::String(text) => {
+            subject = Some(text.clone());
+            &none
+        }
         Value::Map(map) => map,
         other => {
-            field.problem(reader, format!("Expected latency entry to be a map/struct or string, found {}", other.kind()));
+            field.problem(
+                reader,
+                format!("Expected latency entry to be a map/struct or string, found {}", other.kind()),
+            );
             return None;
         }
     };
-    let (mut sampling, mut subject) = (100, None);
     for part in reader.fields(map) {
         match part.key.as_str() {
             "sampling" => match &part.node.value {
@@ -294,6 +307,12 @@ fn import(node: &Node, map: &Map, reader: &mut Reader) -> Option<Import> {
             if prefix.is_some() && to.is_some() {
                 reader.problem(&node.position, "Stream import can not have a 'prefix' and a 'to' property");
             }
+            if prefix
+                .as_ref()
+                .is_some_and(|prefix| !subject::is_literal(prefix.trim_end_matches('.').as_bytes()))
+            {
+                reader.problem(&node.position, "stream import prefix can not contain wildcard tokens");
+            }
             let allow_trace = allow_trace.is_some_and(|(_, allowed)| allowed);
             (source, ImportKind::Stream { prefix, to, allow_trace })
         }
@@ -334,7 +353,11 @@ pub(crate) fn check(accounts: &[Account], reader: &mut Reader) {
             let kind = export.kind.name();
             for other in &export.accounts {
                 if !by_name.contains_key(other.as_str()) {
-                    tell(&export.position, format!("{other:?} account not defined for {kind} export"), reader);
+                    tell(
+                        &export.position,
+                        format!("{other:?} account not defined for {kind} export"),
+                        reader,
+                    );
                 }
             }
         }

@@ -199,24 +199,38 @@ pub(crate) fn read(block: &Field<'_>, context: TlsContext, reader: &mut Reader) 
             "verify_cert_and_check_known_urls" => {
                 let wanted = field.boolean(reader).unwrap_or(false);
                 if wanted && context == TlsContext::Client {
-                    field.problem(reader, "verify_cert_and_check_known_urls not supported in this context: it is for clusters");
+                    field.problem(
+                        reader,
+                        "verify_cert_and_check_known_urls not supported in this context: it is for clusters",
+                    );
                 }
                 tls.verify_cert_and_check_known_urls = wanted;
             }
-            "allow_insecure_cipher_suites" => assign(&mut tls.allow_insecure_cipher_suites, field.boolean(reader)),
-            "cipher_suites" => assign(&mut tls.cipher_suites, names(&field, &[&CIPHERS, &WEAK_CIPHERS], "cipher", reader)),
-            "curve_preferences" => assign(&mut tls.curve_preferences, names(&field, &[&CURVES], "curve preference", reader)),
+            "allow_insecure_cipher_suites" => {
+                assign(&mut tls.allow_insecure_cipher_suites, field.boolean(reader))
+            }
+            "cipher_suites" => {
+                assign(&mut tls.cipher_suites, names(&field, &[&CIPHERS, &WEAK_CIPHERS], "cipher", reader))
+            }
+            "curve_preferences" => {
+                assign(&mut tls.curve_preferences, names(&field, &[&CURVES], "curve preference", reader))
+            }
             "timeout" => assign(&mut tls.timeout, field.timeout(reader).filter(|t| !t.is_zero())),
             "connection_rate_limit" => {
                 assign(&mut tls.connection_rate_limit, field.within(reader, 0, i64::from(u32::MAX)));
             }
             "pinned_certs" => assign(&mut tls.pinned_certs, pinned_certs(&field, reader)),
-            "handshake_first" | "first" | "immediate" => assign(&mut tls.handshake_first, handshake_first(&field, reader)),
+            "handshake_first" | "first" | "immediate" => {
+                assign(&mut tls.handshake_first, handshake_first(&field, reader))
+            }
             "certs" | "certificates" => assign(&mut tls.certificates, certificate_pairs(&field, reader)),
             "min_version" => assign(&mut tls.min_version, min_version(&field, reader)),
             "ocsp_peer" => match field.node.value {
                 Value::Boolean(on) => tls.ocsp_peer = Some(on),
-                _ => field.problem(reader, "\"ocsp_peer\" is supported as true or false only; its options are not supported yet"),
+                _ => field.problem(
+                    reader,
+                    "\"ocsp_peer\" is supported as true or false only; its options are not supported yet",
+                ),
             },
             "cert_store" | "cert_match_by" | "cert_match" | "ca_certs_match" | "cert_match_skip_invalid" => {
                 field.problem(reader, format!("{:?} is for Windows' certificate store, which is not supported; use cert_file and key_file", field.written));
@@ -225,7 +239,10 @@ pub(crate) fn read(block: &Field<'_>, context: TlsContext, reader: &mut Reader) 
                 if !field.node.is_variable {
                     let near = crate::reader::nearest(&field.key, KEYS);
                     let hint = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-                    field.problem(reader, format!("error parsing tls config, unknown field {:?}{hint}", field.written));
+                    field.problem(
+                        reader,
+                        format!("error parsing tls config, unknown field {:?}{hint}", field.written),
+                    );
                 }
             }
         }
@@ -233,7 +250,10 @@ pub(crate) fn read(block: &Field<'_>, context: TlsContext, reader: &mut Reader) 
     tls.verify |= tls.verify_and_map || tls.verify_cert_and_check_known_urls;
     match (cert_file, key_file) {
         (Some(_), _) if !tls.certificates.is_empty() => {
-            block.problem(reader, "error parsing tls config, cannot combine 'cert_file' option with 'certs' option");
+            block.problem(
+                reader,
+                "error parsing tls config, cannot combine 'cert_file' option with 'certs' option",
+            );
         }
         (Some(cert_file), Some(key_file)) => tls.certificates = vec![CertificatePair { cert_file, key_file }],
         (Some(_), None) => block.problem(reader, "missing 'key_file' in TLS configuration"),
@@ -245,7 +265,10 @@ pub(crate) fn read(block: &Field<'_>, context: TlsContext, reader: &mut Reader) 
     if !tls.allow_insecure_cipher_suites && !weak.is_empty() {
         block.problem(
             reader,
-            format!("insecure cipher suites configured without 'allow_insecure_cipher_suites' option set: {}", weak.join(", ")),
+            format!(
+                "insecure cipher suites configured without 'allow_insecure_cipher_suites' option set: {}",
+                weak.join(", ")
+            ),
         );
     }
     Some(tls)
@@ -293,7 +316,10 @@ fn handshake_first(field: &Field<'_>, reader: &mut Reader) -> Option<HandshakeFi
         Value::String(text) => text,
         other => {
             let kind = other.kind();
-            field.problem(reader, format!("field {:?} should be a boolean or a string, found {kind}", field.written));
+            field.problem(
+                reader,
+                format!("field {:?} should be a boolean or a string, found {kind}", field.written),
+            );
             return None;
         }
     };
@@ -320,7 +346,10 @@ fn certificate_pairs(field: &Field<'_>, reader: &mut Reader) -> Option<Vec<Certi
     let mut pairs = Vec::new();
     for node in field.array(reader)? {
         let Value::Map(map) = &node.value else {
-            reader.problem(&node.position, format!("error parsing certificates config: expected a map, found {}", node.value.kind()));
+            reader.problem(
+                &node.position,
+                format!("error parsing certificates config: expected a map, found {}", node.value.kind()),
+            );
             continue;
         };
         let mut pair = CertificatePair { cert_file: String::new(), key_file: String::new() };
@@ -328,11 +357,17 @@ fn certificate_pairs(field: &Field<'_>, reader: &mut Reader) -> Option<Vec<Certi
             match part.key.as_str() {
                 "cert_file" => assign(&mut pair.cert_file, part.string(reader)),
                 "key_file" => assign(&mut pair.key_file, part.string(reader)),
-                _ => part.problem(reader, format!("error parsing tls certs config, unknown field {:?}", part.written)),
+                _ => part.problem(
+                    reader,
+                    format!("error parsing tls certs config, unknown field {:?}", part.written),
+                ),
             }
         }
         if pair.cert_file.is_empty() || pair.key_file.is_empty() {
-            reader.problem(&node.position, "error parsing certificates config: both 'cert_file' and 'key_file' options are required");
+            reader.problem(
+                &node.position,
+                "error parsing certificates config: both 'cert_file' and 'key_file' options are required",
+            );
         }
         pairs.push(pair);
     }
@@ -345,11 +380,19 @@ fn min_version(field: &Field<'_>, reader: &mut Reader) -> Option<TlsVersion> {
         "1.2" => Some(TlsVersion::V1_2),
         "1.3" => Some(TlsVersion::V1_3),
         "1.0" | "1.1" => {
-            field.problem(reader, format!("error parsing tls config: unsupported TLS version: TLS {text}; use \"1.2\" or \"1.3\""));
+            field.problem(
+                reader,
+                format!(
+                    "error parsing tls config: unsupported TLS version: TLS {text}; use \"1.2\" or \"1.3\""
+                ),
+            );
             None
         }
         _ => {
-            field.problem(reader, format!("error parsing tls config: unknown version {text:?}; use \"1.2\" or \"1.3\""));
+            field.problem(
+                reader,
+                format!("error parsing tls config: unknown version {text:?}; use \"1.2\" or \"1.3\""),
+            );
             None
         }
     }

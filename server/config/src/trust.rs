@@ -68,7 +68,10 @@ pub(crate) fn read_trusted_keys(field: &Field<'_>, trust: &mut Trust, reader: &m
     assign(&mut trust.trusted_keys, field.strings(reader));
     for key in &trust.trusted_keys {
         if public_key_kind(key) != Some(KeyKind::Operator) {
-            field.problem(reader, format!("trust key {key:?} required to be a valid public operator nkey; it starts with O"));
+            field.problem(
+                reader,
+                format!("trust key {key:?} required to be a valid public operator nkey; it starts with O"),
+            );
         }
     }
 }
@@ -77,7 +80,10 @@ pub(crate) fn read_preload(field: &Field<'_>, trust: &mut Trust, reader: &mut Re
     let Some(preload) = field.string_map(reader) else { return };
     for (key, jwt) in &preload {
         if public_key_kind(key) != Some(KeyKind::Account) {
-            field.problem(reader, format!("resolver_preload: {key:?} is not a public account nkey; it starts with A"));
+            field.problem(
+                reader,
+                format!("resolver_preload: {key:?} is not a public account nkey; it starts with A"),
+            );
         }
         if jwt.split('.').count() != 3 {
             field.problem(reader, format!("resolver_preload: invalid account JWT for {key}"));

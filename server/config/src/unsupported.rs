@@ -39,14 +39,16 @@ pub(crate) fn block(field: &Field<'_>, _feature: Feature, reader: &mut Reader) {
         _ => false,
     };
     if !off && !field.node.is_variable {
-        field.problem(reader, format!("{:?} is not supported yet: remove it, or run nats-server for it", field.written));
+        field.problem(
+            reader,
+            format!("{:?} is not supported yet: remove it, or run nats-server for it", field.written),
+        );
     }
 }
 
 /// `{enabled: false}` and nothing that would matter.
 fn only_disabled(field: &Field<'_>) -> bool {
     let Value::Map(map) = &field.node.value else { return false };
-    map.iter().any(|entry| {
-        entry.key.eq_ignore_ascii_case("enabled") && entry.node.value == Value::Boolean(false)
-    })
+    map.iter()
+        .any(|entry| entry.key.eq_ignore_ascii_case("enabled") && entry.node.value == Value::Boolean(false))
 }

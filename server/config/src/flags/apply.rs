@@ -16,10 +16,14 @@ impl Flags {
     pub fn apply(&self, settings: &mut Settings) -> Result<Vec<Problem>, Error> {
         let mut warnings = Vec::new();
         if self.jetstream == Some(true) {
-            return Err(Error::Flag("-js: JetStream is not supported yet; start the server without it".into()));
+            return Err(Error::Flag(
+                "-js: JetStream is not supported yet; start the server without it".into(),
+            ));
         }
         if self.store_dir.is_some() {
-            warnings.push(Problem::anywhere("-sd: the storage directory has no effect, JetStream is not supported yet"));
+            warnings.push(Problem::anywhere(
+                "-sd: the storage directory has no effect, JetStream is not supported yet",
+            ));
             settings.store_dir.clone_from(&self.store_dir);
         }
         self.apply_listeners(settings)?;
@@ -102,7 +106,10 @@ impl Flags {
             return Ok(());
         }
         let file = |value: &Option<String>, what: &str| {
-            value.clone().filter(|path| !path.is_empty()).ok_or_else(|| Error::Flag(format!("TLS Server {what} must be present and valid")))
+            value
+                .clone()
+                .filter(|path| !path.is_empty())
+                .ok_or_else(|| Error::Flag(format!("TLS Server {what} must be present and valid")))
         };
         let cert_file = file(&self.tls_cert, "certificate")?;
         let key_file = file(&self.tls_key, "private key")?;
@@ -136,7 +143,9 @@ impl Flags {
             .split(',')
             .map(str::trim)
             .filter(|url| !url.is_empty())
-            .map(|url| ServerUrl::parse(url, "route").map_err(|reason| Error::Flag(format!("-routes: {reason}"))))
+            .map(|url| {
+                ServerUrl::parse(url, "route").map_err(|reason| Error::Flag(format!("-routes: {reason}")))
+            })
             .collect::<Result<_, _>>()?;
         if !cluster.routes.is_empty() && cluster.port.is_none() {
             return Err(Error::Flag("solicited routes require cluster capabilities, e.g. --cluster".into()));
@@ -153,7 +162,8 @@ fn cluster_listen(listen: &str, cluster: &mut Cluster) -> Result<(), Error> {
     }
     let wrong = |reason: String| Error::Flag(format!("-cluster: {reason}"));
     let example = "write a URL, as in nats://0.0.0.0:6222";
-    let (_, rest) = listen.split_once("://").ok_or_else(|| wrong(format!("{listen:?} names no scheme; {example}")))?;
+    let (_, rest) =
+        listen.split_once("://").ok_or_else(|| wrong(format!("{listen:?} names no scheme; {example}")))?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
     let (host, port) = parse_listen(address).map_err(|reason| wrong(format!("{reason}; {example}")))?;

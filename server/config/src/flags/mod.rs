@@ -149,8 +149,13 @@ impl Command {
                 (Kind::Boolean, Some(value)) => Given::Boolean(boolean(name, value)?),
                 (kind, value) => {
                     let value = value.or_else(|| rest.next());
-                    let value = value.ok_or_else(|| Error::Flag(format!("flag needs an argument: -{name}")))?;
-                    if kind == Kind::Integer { Given::Integer(integer(name, value)?) } else { Given::Text(value) }
+                    let value =
+                        value.ok_or_else(|| Error::Flag(format!("flag needs an argument: -{name}")))?;
+                    if kind == Kind::Integer {
+                        Given::Integer(integer(name, value)?)
+                    } else {
+                        Given::Text(value)
+                    }
                 }
             };
             match (flag.id, given) {
@@ -191,7 +196,8 @@ impl Command {
 }
 
 fn undefined(name: &str) -> String {
-    let names: Vec<&str> = FLAGS.iter().flat_map(|flag| flag.names.iter().copied()).filter(|n| n.len() > 2).collect();
+    let names: Vec<&str> =
+        FLAGS.iter().flat_map(|flag| flag.names.iter().copied()).filter(|n| n.len() > 2).collect();
     let hint = crate::reader::nearest(name, &names).map(|near| format!("; did you mean -{near}?"));
     format!("flag provided but not defined: -{name}{}", hint.unwrap_or_default())
 }

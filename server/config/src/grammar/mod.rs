@@ -90,15 +90,9 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::Load`] if the file cannot be read, otherwise as [`Config::parse`].
-    pub fn load(
-        path: &Path,
-        loader: &dyn Loader,
-        environment: &dyn Environment,
-    ) -> Result<Config, Error> {
+    pub fn load(path: &Path, loader: &dyn Loader, environment: &dyn Environment) -> Result<Config, Error> {
         let name = path.to_string_lossy();
-        let text = loader
-            .load(path)
-            .map_err(|reason| Error::Load { path: name.to_string(), reason })?;
+        let text = loader.load(path).map_err(|reason| Error::Load { path: name.to_string(), reason })?;
         Config::parse(&name, &text, loader, environment)
     }
 

@@ -294,7 +294,9 @@ impl Parser<'_, '_> {
                 }
                 Some(',' | '/') => {
                     let found = self.cursor.shown();
-                    return Err(self.cursor.error(format!("expected an array's value or ']', found {found}")));
+                    return Err(self
+                        .cursor
+                        .error(format!("expected an array's value or ']', found {found}")));
                 }
                 Some(_) => {}
             }
@@ -342,7 +344,10 @@ impl Parser<'_, '_> {
         let path = include_path(self.cursor.file(), &written);
         let name = path.to_string_lossy().to_string();
         if self.shared.files.contains(&name) {
-            let message = format!("include file '{written}' includes itself: {} -> {name}", self.shared.files.join(" -> "));
+            let message = format!(
+                "include file '{written}' includes itself: {} -> {name}",
+                self.shared.files.join(" -> ")
+            );
             return Err(Error::Syntax(Problem::at(position, message)));
         }
         let text = self.shared.loader.load(&path).map_err(|reason| {
@@ -396,7 +401,8 @@ impl Parser<'_, '_> {
             return Err(Error::Syntax(Problem::at(position, message)));
         };
         let failed = |reason: String| {
-            let message = format!("variable reference for '{name}' on line {line} could not be parsed: {reason}");
+            let message =
+                format!("variable reference for '{name}' on line {line} could not be parsed: {reason}");
             Error::Syntax(Problem::at(position, message))
         };
         if self.shared.variables.iter().any(|v| v == name) {
@@ -435,9 +441,8 @@ fn weight(value: &Value) -> (usize, usize) {
         Value::String(text) | Value::Date(text) => (1, text.len()),
         Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => (1, 0),
         Value::Array(nodes) => nodes.iter().map(|n| weight(&n.value)).fold((1, 0), sum),
-        Value::Map(map) => map
-            .iter()
-            .map(|entry| sum(weight(&entry.node.value), (0, 2 * entry.key.len())))
-            .fold((1, 0), sum),
+        Value::Map(map) => {
+            map.iter().map(|entry| sum(weight(&entry.node.value), (0, 2 * entry.key.len()))).fold((1, 0), sum)
+        }
     }
 }

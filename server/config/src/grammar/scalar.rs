@@ -20,7 +20,9 @@ pub(super) fn scalar(cursor: &mut Cursor<'_>) -> Result<Scalar, Error> {
         Some('(') => block_string(cursor)?,
         Some('-') => number(cursor)?,
         Some(c) if c.is_ascii_digit() => number(cursor)?,
-        Some('.') => return Err(cursor.error("a number must start with a digit; quote the value if it is text")),
+        Some('.') => {
+            return Err(cursor.error("a number must start with a digit; quote the value if it is text"));
+        }
         _ => {
             let start = cursor.offset();
             return bare(cursor, start);
@@ -165,7 +167,9 @@ fn number(cursor: &mut Cursor<'_>) -> Result<Value, Error> {
     let negative = cursor.take('-');
     if !cursor.peek().is_some_and(|c| c.is_ascii_digit()) {
         let found = cursor.shown();
-        return Err(cursor.error(format!("expected a digit after '-', found {found}; quote the value if it is text")));
+        return Err(
+            cursor.error(format!("expected a digit after '-', found {found}; quote the value if it is text"))
+        );
     }
     let digits = cursor.take_while(|c| c.is_ascii_digit());
     match cursor.peek() {
@@ -234,7 +238,9 @@ fn fraction(cursor: &mut Cursor<'_>, start: usize) -> Result<Value, Error> {
     let digits = cursor.take_while(|c| c.is_ascii_digit());
     if digits.is_empty() {
         let found = cursor.shown();
-        return Err(cursor.error(format!("expected a digit after '.', found {found}; quote the value if it is text")));
+        return Err(
+            cursor.error(format!("expected a digit after '.', found {found}; quote the value if it is text"))
+        );
     }
     if cursor.peek() == Some('.') {
         cursor.take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':' | '-'));

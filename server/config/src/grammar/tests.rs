@@ -26,7 +26,20 @@ fn string(text: &str) -> Value {
 
 #[test]
 fn keys_and_values_may_be_joined_in_three_ways() {
-    for text in ["a = 1", "a: 1", "a 1", "a=1", "\"a\" : 1", "'a' 1", "a: 1;", "a: 1,", "{\"a\": 1}", "a\n: 1", "a\n1", "{ a: 1 }\n"] {
+    for text in [
+        "a = 1",
+        "a: 1",
+        "a 1",
+        "a=1",
+        "\"a\" : 1",
+        "'a' 1",
+        "a: 1;",
+        "a: 1,",
+        "{\"a\": 1}",
+        "a\n: 1",
+        "a\n1",
+        "{ a: 1 }\n",
+    ] {
         assert_eq!(value(text), Value::Integer(1), "{text:?}");
     }
 }
@@ -68,9 +81,15 @@ fn scalars_are_told_apart_as_nats_server_does() {
         ("0.0.0.0:-1", string("0.0.0.0:-1")),
         ("localhost:4222", string("localhost:4222")),
         ("nats://a:b@host:6222/x#y", string("nats://a:b@host:6222/x#y")),
-        ("$2a$11$W2zko751KUvVy59mUTWmpOdWjpEm5qhcCZRd05GjI/sSOT.xtiHyG", string("$2a$11$W2zko751KUvVy59mUTWmpOdWjpEm5qhcCZRd05GjI/sSOT.xtiHyG")),
+        (
+            "$2a$11$W2zko751KUvVy59mUTWmpOdWjpEm5qhcCZRd05GjI/sSOT.xtiHyG",
+            string("$2a$11$W2zko751KUvVy59mUTWmpOdWjpEm5qhcCZRd05GjI/sSOT.xtiHyG"),
+        ),
         ("'it # is; {quoted}'", string("it # is; {quoted}")),
-        ("\"tab\\t quote\\\" back\\\\ hex\\x41 umlaut\\xc3\\xa4\"", string("tab\t quote\" back\\ hexA umlautä")),
+        (
+            "\"tab\\t quote\\\" back\\\\ hex\\x41 umlaut\\xc3\\xa4\"",
+            string("tab\t quote\" back\\ hexA umlautä"),
+        ),
         ("un\\x41quoted", string("unAquoted")),
         ("'true'", string("true")),
         ("\"12\"", string("12")),
@@ -99,7 +118,9 @@ fn maps_arrays_and_comments_nest() {
 
 #[test]
 fn json_is_a_configuration() {
-    let root = parse("{\n  \"port\": 4222,\n  \"cluster\": {\"name\": \"x\", \"routes\": [\"a\", \"b\"]},\n  \"on\": true\n}\n");
+    let root = parse(
+        "{\n  \"port\": 4222,\n  \"cluster\": {\"name\": \"x\", \"routes\": [\"a\", \"b\"]},\n  \"on\": true\n}\n",
+    );
     assert_eq!(root.len(), 3);
     assert_eq!(root.find("on").map(|n| &n.value), Some(&Value::Boolean(true)));
     assert_eq!(parse("{\"t\": [1,2,3]}").find("t").map(|n| n.value.kind()), Some("an array"));
@@ -130,7 +151,10 @@ fn variables_come_from_the_block_then_from_around_it_then_from_the_environment()
     assert!(root.find("x").is_some_and(|n| n.is_variable));
 
     let missing = read("\n  a: $NOWHERE").unwrap_err().to_string();
-    assert!(missing.starts_with("<t>:2:6: variable reference for 'NOWHERE' on line 2 can not be found"), "{missing}");
+    assert!(
+        missing.starts_with("<t>:2:6: variable reference for 'NOWHERE' on line 2 can not be found"),
+        "{missing}"
+    );
     assert!(read("a: $LOOP").unwrap_err().to_string().contains("variable reference cycle for 'LOOP'"));
     assert!(read("a: $BROKEN").unwrap_err().to_string().contains("could not be parsed"));
 }
@@ -138,7 +162,9 @@ fn variables_come_from_the_block_then_from_around_it_then_from_the_environment()
 #[test]
 fn includes_are_relative_to_the_file_that_names_them() {
     let loader = |path: &Path| match path.to_str() {
-        Some("etc/nats.conf") => Ok(b"include conf.d/a.conf\na { include 'conf.d/b.conf'\n z: 1 }\n".to_vec()),
+        Some("etc/nats.conf") => {
+            Ok(b"include conf.d/a.conf\na { include 'conf.d/b.conf'\n z: 1 }\n".to_vec())
+        }
         Some("etc/conf.d/a.conf") => Ok(b"port: 1\ninclude \"../c.conf\"".to_vec()),
         Some("etc/conf.d/b.conf") => Ok(b"y: 2\n".to_vec()),
         Some("etc/c.conf") => Ok(b"\n\nhost: h".to_vec()),
@@ -154,8 +180,12 @@ fn includes_are_relative_to_the_file_that_names_them() {
 
     let cycle = Config::load(Path::new("loop.conf"), &loader, &none).unwrap_err().to_string();
     assert!(cycle.contains("includes itself"), "{cycle}");
-    let missing = Config::parse("x/y.conf", b"\ninclude ../gone.conf", &loader, &none).unwrap_err().to_string();
-    assert!(missing.starts_with("x/y.conf:2:1: error parsing include file '../gone.conf': no such file"), "{missing}");
+    let missing =
+        Config::parse("x/y.conf", b"\ninclude ../gone.conf", &loader, &none).unwrap_err().to_string();
+    assert!(
+        missing.starts_with("x/y.conf:2:1: error parsing include file '../gone.conf': no such file"),
+        "{missing}"
+    );
     let unread = Config::load(Path::new("none.conf"), &loader, &none).unwrap_err();
     assert_eq!(unread.to_string(), "error opening config file: none.conf: no such file or directory");
 }
@@ -201,7 +231,7 @@ fn syntax_errors_name_their_place() {
 
 #[test]
 fn size_and_depth_are_bounded() {
-    assert!(refused(&"a [".repeat(1)).contains("never closed"));
+    assert!(refused("a [").contains("never closed"));
     assert!(refused(&format!("a {}", "[".repeat(100_000))).contains("nested deeper"));
     assert!(refused(&"a {".repeat(100_000)).contains("nested deeper"));
     assert!(refused(&"{".repeat(100_000)).contains("nested deeper"));
@@ -297,9 +327,20 @@ mod properties {
     /// Bytes that come close to the grammar reach further than random ones.
     fn almost() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
-            "[a-z]{1,4}", Just("\n".into()), Just(" ".into()), "[{}()\\[\\],;:=#'\"\\\\$./-]", "[0-9]{1,4}",
-            Just("include ".into()), Just("\\x4".into()), Just("2016-01-01T".into()), Just("1.2.3".into()),
-            Just("1kb".into()), Just("ä".into()), Just("\u{a0}".into()), Just("\0".into()), Just("(\n".into()),
+            "[a-z]{1,4}",
+            Just("\n".into()),
+            Just(" ".into()),
+            "[{}()\\[\\],;:=#'\"\\\\$./-]",
+            "[0-9]{1,4}",
+            Just("include ".into()),
+            Just("\\x4".into()),
+            Just("2016-01-01T".into()),
+            Just("1.2.3".into()),
+            Just("1kb".into()),
+            Just("ä".into()),
+            Just("\u{a0}".into()),
+            Just("\0".into()),
+            Just("(\n".into()),
         ];
         prop::collection::vec(piece, 0..60).prop_map(|pieces: Vec<String>| pieces.concat())
     }

@@ -75,8 +75,7 @@ pub struct Map {
 impl PartialEq for Map {
     /// Equal if the same keys have the same values, in whatever order.
     fn eq(&self, other: &Self) -> bool {
-        self.len() == other.len()
-            && self.sorted().zip(other.sorted()).all(|(a, b)| a == b)
+        self.len() == other.len() && self.sorted().zip(other.sorted()).all(|(a, b)| a == b)
     }
 }
 
