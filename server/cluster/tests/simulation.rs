@@ -317,6 +317,8 @@ impl World {
             }
         }
         self.settle(index);
+        let next = self.nodes[index].as_ref().and_then(|node| node.mesh.next_timeout());
+        assert!(next.is_none_or(|next| next > now), "a timer that is never done would keep a worker busy");
     }
 
     fn dialed(&mut self, index: usize, dial: u64, to: SocketAddr) {

@@ -1,0 +1,705 @@
+//! The route protocol as scripts: what a peer says, what it hears, what follows.
+
+use cluster::{Authorization, CloseReason, ConnectionId, DialId, Effect, Handled, Identity, Mesh};
+use cluster::{RouteConversation, RouteUrl, Settings};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use wire::route::{Info, Limits, Step, parse};
+
+const SECOND: Duration = Duration::from_secs(1);
+const CONNECT: &str =
+    "CONNECT {\"name\":\"NPEER\",\"cluster\":\"c\",\"headers\":true,\"lnoc\":true,\"ln\":true}\r\n";
+
+/// One server, its connections by number, and everything that it did.
+struct Server {
+    mesh: Mesh,
+    now: Duration,
+    routes: BTreeMap<u64, RouteConversation>,
+    sent: BTreeMap<u64, String>,
+    closed: BTreeMap<u64, CloseReason>,
+    dials: Vec<(DialId, SocketAddr)>,
+    resolves: Vec<String>,
+    urls: Vec<(Vec<String>, bool)>,
+    events: Vec<String>,
+}
+
+fn settings() -> Settings {
+    Settings { cluster_name: Some("c".into()), ..Settings::default() }
+}
+
+fn with_routes(routes: &[&str]) -> Settings {
+    let routes = routes.iter().map(|url| RouteUrl::parse(url).unwrap()).collect();
+    Settings { routes, ..settings() }
+}
+
+fn server(settings: Settings) -> Server {
+    let identity = Identity {
+        server_id: "NOWN".into(),
+        server_name: "own".into(),
+        version: "2.15.2".into(),
+        starling_version: "0.1.0".into(),
+        headers: true,
+        max_payload: 1 << 20,
+        host: "0.0.0.0".into(),
+        port: 6222,
+        connect_urls: vec!["10.0.0.1:4222".into()],
+        own_addresses: vec!["10.0.0.1:6222".parse().unwrap()],
+        ..Identity::default()
+    };
+    let mut server = Server {
+        mesh: Mesh::new(settings, identity, 1),
+        now: Duration::ZERO,
+        routes: BTreeMap::new(),
+        sent: BTreeMap::new(),
+        closed: BTreeMap::new(),
+        dials: Vec::new(),
+        resolves: Vec::new(),
+        urls: Vec::new(),
+        events: Vec::new(),
+    };
+    server.mesh.start(server.now);
+    server.collect();
+    server
+}
+
+/// `INFO` of a peer as nats-server sends it; `more` is added to the document.
+fn info(id: &str, more: &str) -> String {
+    format!(
+        "INFO {{\"server_id\":\"{id}\",\"server_name\":\"{}\",\"proto\":3,\"host\":\"0.0.0.0\",\"port\":6222,\
+         \"headers\":true,\"cluster\":\"c\",\"lnoc\":true,\"lnocu\":true,\"ln\":true,\"route_pool_size\":3{more}}}\r\n",
+        id.to_lowercase()
+    )
+}
+
+impl Server {
+    fn collect(&mut self) {
+        while let Some(effect) = self.mesh.poll_effect() {
+            match effect {
+                Effect::Send { connection, bytes } => {
+                    self.sent.entry(connection.0).or_default().push_str(&String::from_utf8(bytes).unwrap());
+                }
+                Effect::Close { connection, reason } => _ = self.closed.insert(connection.0, reason),
+                Effect::Dial { dial, address, .. } => self.dials.push((dial, address)),
+                Effect::Resolve { name } => self.resolves.push(name),
+                Effect::ClientUrls { connect_urls, lame_duck, .. } => {
+                    self.urls.push((connect_urls, lame_duck))
+                }
+                Effect::PeerReady { connection, carries, headers, .. } => {
+                    self.sent.entry(connection.0).or_default().push_str("<interest>\r\n");
+                    self.events.push(format!("ready {} {carries:?} headers={headers}", connection.0));
+                }
+                Effect::PeerJoined { server_id, .. } => self.events.push(format!("joined {server_id}")),
+                Effect::PeerLeft { server_id, .. } => self.events.push(format!("left {server_id}")),
+                Effect::ClusterName(name) => self.events.push(format!("cluster {name}")),
+                Effect::PeerPermissions { .. } => self.events.push("permissions".into()),
+                Effect::Log { .. } => {}
+            }
+        }
+    }
+
+    fn accept(&mut self, number: u64, from: &str) {
+        let remote = from.parse().unwrap();
+        let route = RouteConversation::accepted(&mut self.mesh, ConnectionId(number), remote, None, self.now);
+        self.routes.insert(number, route);
+        self.collect();
+    }
+
+    /// The next dial succeeds and becomes connection `number`.
+    fn dial(&mut self, number: u64) -> SocketAddr {
+        let (dial, address) = self.dials.remove(0);
+        let route = RouteConversation::dialed(&mut self.mesh, dial, ConnectionId(number), self.now);
+        self.routes.insert(number, route.expect("the dial is wanted"));
+        self.collect();
+        address
+    }
+
+    fn dial_fails(&mut self) -> SocketAddr {
+        let (dial, address) = self.dials.remove(0);
+        self.mesh.handle_dial_failed(dial, "connection refused", self.now);
+        self.collect();
+        address
+    }
+
+    fn resolve(&mut self, addresses: &[&str]) {
+        let name = self.resolves.remove(0);
+        let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        self.mesh.handle_resolved(&name, Ok(&addresses), self.now);
+        self.collect();
+    }
+
+    fn says(&mut self, number: u64, text: &str) {
+        let mut at = 0;
+        while at < text.len() {
+            let route = self.routes.get_mut(&number).unwrap();
+            match parse(text.as_bytes(), at, &Limits::default(), route.shape()) {
+                Ok(Step::Op(op, consumed)) => {
+                    if route.handle(op, &mut self.mesh, self.now) == Handled::ForBroker {
+                        assert!(route.is_open());
+                        self.events.push(text[at..at + consumed].trim_end().to_owned());
+                    }
+                    at += consumed;
+                }
+                Ok(Step::More(_)) => panic!("incomplete: {text:?}"),
+                Err(error) => {
+                    route.handle_parse_error(error, &mut self.mesh, self.now);
+                    at = text.len();
+                }
+            }
+            self.collect();
+        }
+    }
+
+    /// What was sent since the last call; `INFO` and `CONNECT` shortened to what varies.
+    fn heard(&mut self, number: u64) -> Vec<String> {
+        let text = self.sent.remove(&number).unwrap_or_default();
+        text.lines().map(short).collect()
+    }
+
+    fn goes(&mut self, number: u64) {
+        self.routes.remove(&number);
+        self.mesh.handle_closed(ConnectionId(number), self.now);
+        self.collect();
+    }
+
+    /// Lets time pass, doing at each moment what is due then.
+    fn wait(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            let routes = self.routes.iter().filter(|(number, _)| !self.closed.contains_key(number));
+            let route = routes.filter_map(|(_, route)| route.next_timeout()).min();
+            let Some(at) =
+                [route, self.mesh.next_timeout()].into_iter().flatten().min().filter(|at| *at <= until)
+            else {
+                break;
+            };
+            self.now = self.now.max(at);
+            self.mesh.handle_timeout(self.now);
+            for route in self.routes.values_mut() {
+                route.handle_timeout(&mut self.mesh, self.now);
+            }
+            self.collect();
+        }
+        self.now = until;
+    }
+
+    /// A peer that dialled us with a pool of one connection, introduced under `id`.
+    fn member(&mut self, number: u64, id: &str, from: &str, more: &str) {
+        self.accept(number, from);
+        self.says(number, &CONNECT.replace("NPEER", id));
+        self.says(number, &info(id, more));
+        assert!(self.routes[&number].is_member(), "{:?}", self.closed.get(&number));
+        self.heard(number);
+    }
+}
+
+fn short(line: &str) -> String {
+    let Some(json) = line.strip_prefix("INFO ") else {
+        return line.split(" {").next().unwrap_or_default().to_owned();
+    };
+    let info = Info::decode(json.trim().as_bytes()).unwrap();
+    let mut text = format!("INFO {}", info.server_id);
+    let account = (!info.route_account.is_empty()).then(|| format!(" account={}", info.route_account));
+    let index = (info.route_pool_idx > 0).then(|| format!(" index={}", info.route_pool_idx));
+    let gossip = (info.gossip_mode > 0).then(|| format!(" gossip={}", info.gossip_mode));
+    let ip = (!info.ip.is_empty()).then(|| format!(" ip={}", info.ip));
+    let ldm = info.lame_duck_mode.then(|| " ldm".to_owned());
+    for part in [account, index, gossip, ip, ldm].into_iter().flatten() {
+        text.push_str(&part);
+    }
+    text
+}
+
+#[test]
+fn an_accepted_peer_is_introduced_to_at_once_and_gets_our_interest_after_its_introduction() {
+    let mut own = server(settings());
+    own.accept(1, "10.0.0.2:40000");
+    assert_eq!(own.heard(1), ["INFO NOWN"]);
+    own.says(1, CONNECT);
+    own.says(1, "RS+ $G early\r\n");
+    assert_eq!(own.heard(1), [""; 0]);
+    own.says(1, &info("NPEER", ",\"route_pool_idx\":2"));
+    own.says(1, "PING\r\nRS+ $G foo q 2\r\nLS- hub $G bar\r\n");
+    assert_eq!(own.heard(1), ["<interest>", "PONG"]);
+    assert_eq!(
+        own.events,
+        [
+            "RS+ $G early",
+            "joined NPEER",
+            "ready 1 Pool { index: 2, pool_size: 3, pinned: [\"$SYS\"] } headers=true",
+            "RS+ $G foo q 2",
+            "LS- hub $G bar"
+        ]
+    );
+}
+
+#[test]
+fn the_first_info_has_what_nats_server_looks_for() {
+    let mut own = server(Settings { pool_size: 5, ..settings() });
+    own.accept(1, "10.0.0.2:40000");
+    let text = own.sent.remove(&1).unwrap();
+    let info = Info::decode(text.strip_prefix("INFO ").unwrap().trim().as_bytes()).unwrap();
+    assert!(text.ends_with(" \r\n") && info.proto >= 2 && info.headers && info.lnoc && info.lnocu && info.ln);
+    assert_eq!(info.nonce.len(), 15);
+    assert_eq!((info.compression.as_str(), info.route_pool_size, info.port), ("off", 5, 6222));
+    assert_eq!(info.connect_urls, ["10.0.0.1:4222"]);
+}
+
+#[test]
+fn a_solicited_pool_is_filled_one_by_one_and_then_left_alone() {
+    let mut own = server(with_routes(&["nats://user:pw@10.0.0.2:6222"]));
+    for index in 0..4u64 {
+        assert_eq!(own.dials.len(), 1, "one dial at a time");
+        assert_eq!(own.dial(index), "10.0.0.2:6222".parse().unwrap());
+        let sent = &own.sent[&index];
+        assert!(
+            sent.contains("\"user\":\"user\",\"pass\":\"pw\"") && sent.contains("\"name\":\"NOWN\""),
+            "{sent}"
+        );
+        assert_eq!(own.heard(index), ["CONNECT"]);
+        own.says(index, &info("NPEER", ""));
+        let place = match index {
+            0 => String::new(),
+            3 => " account=$SYS".to_owned(),
+            index => format!(" index={index}"),
+        };
+        assert_eq!(
+            own.heard(index),
+            [format!("INFO NOWN{place}"), "<interest>".to_owned(), "PING".to_owned()]
+        );
+        assert!(own.dials.is_empty(), "the next waits for the answer");
+        own.says(index, "PONG\r\n");
+    }
+    own.says(3, "RS+ $SYS.REQ.>\r\n");
+    assert_eq!(own.events.last().unwrap(), "RS+ $SYS.REQ.>", "no account on a pinned connection");
+    own.wait(20 * SECOND);
+    assert!(own.dials.is_empty());
+    let peer = own.mesh.peers().next().unwrap();
+    assert_eq!((peer.pooled, peer.pinned), (3, 1));
+}
+
+#[test]
+fn a_lost_connection_of_the_pool_comes_back_at_its_place() {
+    let mut own = server(with_routes(&["nats://10.0.0.2:6222"]));
+    for index in 0..4 {
+        own.dial(index);
+        own.says(index, &format!("{}PONG\r\n", info("NPEER", "")));
+    }
+    own.goes(1);
+    assert!(own.dials.is_empty(), "not at once");
+    own.wait(2 * SECOND);
+    own.dial(9);
+    own.says(9, &info("NPEER", ""));
+    assert!(own.heard(9).contains(&"INFO NOWN index=1".to_owned()));
+    assert!(!own.events.contains(&"left NPEER".to_owned()));
+}
+
+#[test]
+fn who_cannot_show_the_password_hears_so_and_goes() {
+    let verify = |wanted: &str, shown: &str| wanted == shown;
+    let authorization = Authorization { user: "route".into(), password: "secret".into(), verify };
+    let mut own = server(Settings { authorization: Some(authorization), ..settings() });
+    own.accept(1, "10.0.0.2:1");
+    own.heard(1);
+    own.says(1, &CONNECT.replace("\"name\"", "\"user\":\"route\",\"pass\":\"guess\",\"name\""));
+    assert_eq!(own.heard(1), ["-ERR 'Authorization Violation'"]);
+    assert_eq!(own.closed[&1], CloseReason::AuthenticationViolation);
+    own.accept(2, "10.0.0.2:2");
+    own.heard(2);
+    own.wait(3 * SECOND);
+    assert_eq!(own.heard(2), ["-ERR 'Authentication Timeout'"]);
+    assert_eq!(own.closed[&2], CloseReason::AuthenticationTimeout);
+    own.accept(3, "10.0.0.2:3");
+    own.says(3, &CONNECT.replace("\"name\"", "\"user\":\"route\",\"pass\":\"secret\",\"name\""));
+    assert!(own.routes[&3].is_open());
+}
+
+#[test]
+fn what_is_no_route_is_sent_away_with_a_reason() {
+    let mut own = server(settings());
+    let cases = [
+        (
+            "CONNECT {\"lang\":\"go\",\"name\":\"app\"}\r\n",
+            "attempted to connect to route port",
+            CloseReason::WrongPort,
+        ),
+        ("GET / HTTP/1.1\r\n", "Authorization Violation", CloseReason::AuthenticationViolation),
+        ("PING\r\n", "Authorization Violation", CloseReason::AuthenticationViolation),
+        (
+            "CONNECT {\"gateway\":\"east\",\"name\":\"N\",\"cluster\":\"c\"}\r\n",
+            "Rejecting connection from gateway \"east\" on the Route port",
+            CloseReason::WrongGateway,
+        ),
+        (
+            "CONNECT {\"name\":\"N\",\"cluster\":\"other\"}\r\n",
+            "Rejecting connection, cluster name \"other\" does not match \"c\"",
+            CloseReason::ClusterNameConflict,
+        ),
+        (
+            "CONNECT {\"name\":\"N\",\"cluster\":\"_\"}\r\n",
+            "Rejecting connection, cluster name \"_\" is reserved",
+            CloseReason::ClusterNameConflict,
+        ),
+    ];
+    for (number, (text, answer, reason)) in (1..).zip(cases) {
+        own.accept(number, "10.0.0.9:1");
+        own.heard(number);
+        own.says(number, text);
+        assert_eq!(own.heard(number), [format!("-ERR '{answer}'")], "{text:?}");
+        assert_eq!(own.closed[&number], reason, "{text:?}");
+    }
+    assert_eq!(own.mesh.peers().count(), 0);
+}
+
+#[test]
+fn garbage_on_a_member_ends_it() {
+    let mut own = server(settings());
+    own.member(1, "NPEER", "10.0.0.2:1", "");
+    own.says(1, "NONSENSE\r\n");
+    assert_eq!(own.heard(1), ["-ERR 'Unknown Protocol Operation'"]);
+    assert_eq!(own.closed[&1], CloseReason::ProtocolViolation);
+    assert_eq!(own.events.last().unwrap(), "left NPEER");
+}
+
+#[test]
+fn a_server_with_our_name_and_we_ourselves_are_refused() {
+    let mut own = server(with_routes(&["nats://10.0.0.7:6222"]));
+    own.accept(1, "10.0.0.2:1");
+    own.says(1, CONNECT);
+    own.says(1, &info("NPEER", "").replace("\"npeer\"", "\"own\""));
+    assert_eq!(own.closed[&1], CloseReason::DuplicateServerName);
+    own.dial(2);
+    own.says(2, &info("NOWN", ""));
+    assert_eq!(own.closed[&2], CloseReason::DuplicateRoute);
+    own.wait(100 * SECOND);
+    assert!(own.dials.is_empty(), "an address that turned out to be ours is not dialled again");
+}
+
+#[test]
+fn a_configured_cluster_name_wins_over_a_random_one_and_stays() {
+    let mut own = server(Settings { cluster_name: None, ..settings() });
+    let random = own.mesh.cluster_name().to_owned();
+    own.accept(1, "10.0.0.2:1");
+    own.says(1, CONNECT);
+    assert_eq!((own.mesh.cluster_name(), own.closed.len()), ("c", 0));
+    assert_eq!(own.events, ["cluster c"]);
+    own.accept(2, "10.0.0.3:1");
+    own.heard(2);
+    own.says(2, &CONNECT.replace("\"c\"", "\"zzz\",\"cluster_dynamic\":true"));
+    assert_eq!(own.heard(2), ["-ERR 'Rejecting connection, cluster name \"zzz\" does not match \"c\"'"]);
+    assert_ne!(random, "c");
+}
+
+#[test]
+fn of_two_random_cluster_names_the_greater_wins_and_other_routes_are_dropped() {
+    let mut own = server(Settings { cluster_name: None, ..settings() });
+    let named =
+        |text: &str, name: &str| text.replace("\"c\"", &format!("\"{name}\",\"cluster_dynamic\":true"));
+    let mine = own.mesh.cluster_name().to_owned();
+    own.accept(1, "10.0.0.2:1");
+    own.says(1, &named(CONNECT, &mine));
+    own.says(1, &named(&info("NPEER", ""), &mine));
+    own.accept(2, "10.0.0.3:1");
+    own.says(2, &named(CONNECT, "0"));
+    assert_eq!(own.closed[&2], CloseReason::ClusterNameConflict);
+    own.accept(3, "10.0.0.4:1");
+    own.says(3, &named(&CONNECT.replace("NPEER", "NTHIRD"), "zz"));
+    assert_eq!(own.mesh.cluster_name(), "zz");
+    assert_eq!(own.closed[&1], CloseReason::ClusterNameConflict);
+    assert!(own.routes[&3].is_open());
+}
+
+#[test]
+fn a_newcomer_is_made_known_to_the_others_and_they_dial_it() {
+    let mut own = server(settings());
+    own.member(1, "NA", "10.0.0.2:40000", "");
+    own.member(2, "NB", "10.0.0.3:40000", ",\"nonce\":\"secret\"");
+    assert!(!own.sent[&1].contains("secret"));
+    assert_eq!(own.heard(1), ["INFO NB gossip=1 ip=nats-route://10.0.0.3:6222/"]);
+    assert_eq!(own.heard(2), [""; 0], "the newcomer is told nothing");
+    // a second connection of its pool is no news
+    own.member(3, "NB", "10.0.0.3:40001", ",\"route_pool_idx\":1");
+    assert_eq!(own.heard(1), [""; 0]);
+    // who was told not to pass on says so
+    own.member(4, "NC", "10.0.0.4:40000", ",\"gossip_mode\":1");
+    assert_eq!((own.heard(1), own.heard(2)), (vec![], vec![]));
+    // what we hear is dialled, with the password of our own cluster
+    own.says(1, &info("ND", ",\"ip\":\"nats-route://10.0.0.5:6222/\",\"gossip_mode\":1"));
+    own.wait(3 * SECOND);
+    assert_eq!(own.dial(5), "10.0.0.5:6222".parse().unwrap());
+    own.says(5, &info("ND", ""));
+    assert_eq!(own.heard(5)[1], "INFO NOWN gossip=1");
+    assert_eq!(own.heard(1), ["PING"], "and not passed on");
+    // we know NB already, and ourselves
+    own.says(1, &info("NB", ",\"ip\":\"nats-route://10.0.0.3:6222/\""));
+    own.says(1, &info("NOWN", ",\"ip\":\"nats-route://10.0.0.1:6222/\""));
+    own.wait(3 * SECOND);
+    assert!(own.dials.is_empty());
+}
+
+#[test]
+fn a_configured_peer_is_asked_to_pass_the_news_on() {
+    let mut own = server(with_routes(&["nats://10.0.0.2:6222"]));
+    own.dial(1);
+    own.says(1, &info("NSEED", ""));
+    own.heard(1);
+    own.member(2, "NB", "10.0.0.3:40000", "");
+    assert_eq!(own.heard(1), ["INFO NB gossip=2 ip=nats-route://10.0.0.3:6222/"]);
+}
+
+#[test]
+fn places_that_do_not_exist_and_accounts_without_routes_are_refused() {
+    let mut own = server(settings());
+    let cases = [
+        (",\"route_pool_idx\":3", "Invalid route pool index: 3 - pool size is 3"),
+        (",\"route_pool_idx\":-1", "Invalid route pool index: -1 - pool size is 3"),
+        (",\"route_account\":\"A\"", "No route for account \"A\""),
+    ];
+    for (number, (more, answer)) in (1..).zip(cases) {
+        own.accept(number, "10.0.0.2:1");
+        own.says(number, CONNECT);
+        own.heard(number);
+        own.says(number, &info("NPEER", more));
+        assert_eq!(own.heard(number), [format!("-ERR '{answer}'")]);
+        assert_eq!(own.closed[&number], CloseReason::ProtocolViolation);
+    }
+    // a larger pool at the peer is fine: servers are upgraded one by one
+    own.accept(9, "10.0.0.2:1");
+    own.says(9, CONNECT);
+    own.says(
+        9,
+        &info("NPEER", ",\"route_pool_idx\":4").replace("\"route_pool_size\":3", "\"route_pool_size\":5"),
+    );
+    assert!(own.routes[&9].is_member());
+}
+
+#[test]
+fn a_peer_without_pools_gets_one_connection_for_everything() {
+    let mut own = server(settings());
+    own.accept(1, "10.0.0.2:1");
+    own.says(1, CONNECT);
+    own.says(1, &info("NOLD", "").replace(",\"route_pool_size\":3", ""));
+    assert_eq!(own.events.last().unwrap(), "ready 1 Everything headers=true");
+    own.accept(2, "10.0.0.2:2");
+    own.says(2, CONNECT);
+    own.says(2, &info("NOLD", "").replace(",\"route_pool_size\":3", ""));
+    assert_eq!(own.closed[&2], CloseReason::DuplicateRoute);
+}
+
+#[test]
+fn a_taken_place_is_not_given_twice() {
+    let mut own = server(settings());
+    own.member(1, "NPEER", "10.0.0.2:1", "");
+    own.accept(2, "10.0.0.2:2");
+    own.says(2, CONNECT);
+    own.says(2, &info("NPEER", ""));
+    assert_eq!(own.closed.get(&2), Some(&CloseReason::DuplicateRoute));
+    assert_eq!(own.closed.get(&1), None);
+}
+
+/// Both sides dialled each other: connection 1 is ours, connection 2 the peer's, for the same place.
+fn crossing(peer: &str, more: &str, confirmed: bool) -> Server {
+    let mut own = server(with_routes(&["nats://10.0.0.2:6222"]));
+    own.dial(1);
+    own.accept(2, "10.0.0.2:40000");
+    own.says(2, &CONNECT.replace("NPEER", peer));
+    own.says(1, &info(peer, more));
+    if confirmed {
+        own.says(1, "PONG\r\n");
+    }
+    own.says(2, &info(peer, more));
+    own
+}
+
+#[test]
+fn crossing_connections_are_settled_without_losing_the_peer() {
+    let starling = ",\"starling\":\"0.1.0\"";
+    // nats-server closes ours for certain, so its own has to stay
+    for (peer, more, loser) in [("NZ", "", 1), ("NA", "", 1), ("NA", starling, 1), ("NZ", starling, 2)] {
+        let own = crossing(peer, more, false);
+        assert_eq!(own.closed, BTreeMap::from([(loser, CloseReason::DuplicateRoute)]), "{peer} {more}");
+        assert!(!own.events.iter().any(|event| event.starts_with("left")), "{:?}", own.events);
+        assert_eq!(own.mesh.peers().count(), 1);
+    }
+    // what the peer has confirmed is not given up
+    assert_eq!(crossing("NA", "", true).closed, BTreeMap::from([(2, CloseReason::DuplicateRoute)]));
+}
+
+#[test]
+fn clients_are_shown_all_servers_and_none_that_leaves() {
+    let mut own = server(settings());
+    own.member(1, "NB", "10.0.0.3:1", ",\"connect_urls\":[\"10.0.0.3:4222\"]");
+    own.member(2, "NA", "10.0.0.2:1", ",\"connect_urls\":[\"10.0.0.2:4222\",\"10.0.0.1:4222\"]");
+    let text = |urls: &[&str]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        own.urls,
+        [
+            (text(&["10.0.0.1:4222", "10.0.0.3:4222"]), false),
+            (text(&["10.0.0.1:4222", "10.0.0.2:4222", "10.0.0.3:4222"]), false)
+        ]
+    );
+    own.says(1, &info("NB", ",\"ldm\":true"));
+    assert_eq!(own.urls.pop().unwrap().0, text(&["10.0.0.1:4222", "10.0.0.2:4222"]));
+    own.goes(1);
+    own.goes(2);
+    assert_eq!(own.urls.pop().unwrap().0, text(&["10.0.0.1:4222"]));
+    assert_eq!(own.mesh.client_urls().0, text(&["10.0.0.1:4222"]));
+}
+
+#[test]
+fn in_lame_duck_mode_peers_and_clients_are_told_and_nobody_is_dialled() {
+    let mut own = server(settings());
+    own.member(1, "NB", "10.0.0.3:1", ",\"connect_urls\":[\"10.0.0.3:4222\"]");
+    own.member(2, "NB", "10.0.0.3:2", ",\"route_pool_idx\":1");
+    own.mesh.begin_lame_duck(own.now);
+    own.collect();
+    assert_eq!(own.heard(1), ["INFO NOWN ldm"]);
+    assert_eq!(own.heard(2), [""; 0], "once a peer");
+    assert_eq!(own.urls.last().unwrap(), &(vec!["10.0.0.3:4222".to_owned()], true));
+    own.says(1, &info("ND", ",\"ip\":\"nats-route://10.0.0.5:6222/\""));
+    own.wait(10 * SECOND);
+    assert!(own.dials.is_empty());
+}
+
+#[test]
+fn with_no_advertise_client_urls_stay_at_home() {
+    let mut own = server(Settings { no_advertise: true, ..settings() });
+    own.accept(1, "10.0.0.2:1");
+    assert!(!own.sent[&1].contains("connect_urls"));
+    own.says(1, CONNECT);
+    own.says(1, &info("NB", ",\"connect_urls\":[\"10.0.0.3:4222\"]"));
+    assert!(own.urls.is_empty());
+    assert_eq!(own.mesh.client_urls().0, ["10.0.0.1:4222"]);
+}
+
+#[test]
+fn a_silent_peer_is_pinged_and_given_up() {
+    let mut own = server(settings());
+    own.member(1, "NPEER", "10.0.0.2:1", "");
+    own.wait(2 * SECOND);
+    assert_eq!(own.heard(1), ["PING"]);
+    own.says(1, "PONG\r\n");
+    assert!(own.routes[&1].round_trip().is_some());
+    own.wait(61 * SECOND);
+    assert_eq!(own.heard(1), ["PING", "PING"]);
+    own.wait(30 * SECOND);
+    assert_eq!(own.heard(1), ["-ERR 'Stale Connection'"]);
+    assert_eq!(own.closed[&1], CloseReason::StaleConnection);
+    assert_eq!(own.mesh.peers().count(), 0);
+}
+
+#[test]
+fn a_name_is_looked_up_again_and_addresses_that_left_it_are_forgotten() {
+    let mut own = server(with_routes(&["nats://cluster.example:6222"]));
+    own.resolve(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    let dialled: Vec<String> = own.dials.iter().map(|(_, address)| address.to_string()).collect();
+    assert_eq!(dialled, ["10.0.0.2:6222", "10.0.0.3:6222"], "all but our own");
+    own.dial(1);
+    own.says(1, &info("NB", ""));
+    own.dial_fails();
+    own.wait(2 * SECOND);
+    assert_eq!(own.dials.len(), 1, "the other is tried again");
+    own.dial_fails();
+    own.resolve(&["10.0.0.1", "10.0.0.2", "10.0.0.4"]);
+    assert_eq!(own.dial_fails(), "10.0.0.4:6222".parse().unwrap());
+    own.dials.clear();
+    own.resolves.clear();
+    own.wait(10 * SECOND);
+    assert!(
+        own.dials.iter().all(|(_, address)| *address == "10.0.0.4:6222".parse().unwrap()),
+        "{:?}",
+        own.dials
+    );
+    own.wait(20 * SECOND);
+    assert_eq!(own.resolves, ["cluster.example"]);
+    own.goes(1);
+    assert_eq!(own.mesh.peers().count(), 0);
+}
+
+#[test]
+fn a_failed_lookup_is_repeated() {
+    let mut own = server(with_routes(&["nats://cluster.example:6222"]));
+    own.resolves.clear();
+    own.mesh.handle_resolved("cluster.example", Err("no such host"), own.now);
+    own.wait(2 * SECOND);
+    assert_eq!(own.resolves, ["cluster.example"]);
+}
+
+#[test]
+fn dials_are_bounded_in_number_and_rate() {
+    let mut own = server(with_routes(&["nats://many.example:6222"]));
+    let addresses: Vec<String> = (0..200).map(|n| format!("10.1.0.{n}")).collect();
+    own.resolve(&addresses.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(own.dials.len(), 32);
+    while own.dials.len() > 1 {
+        own.dial_fails();
+    }
+    let before = own.dials.len();
+    own.wait(Duration::from_millis(100));
+    assert!(own.dials.len() - before <= 12, "about one every 10 ms: {}", own.dials.len());
+}
+
+#[test]
+fn connect_backoff_doubles_the_pause_up_to_half_a_minute() {
+    let pauses = |connect_backoff| {
+        let mut own = server(Settings { connect_backoff, ..with_routes(&["nats://10.0.0.2:6222"]) });
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            own.dial_fails();
+            let start = own.now;
+            while own.dials.is_empty() {
+                own.wait(SECOND / 10);
+            }
+            pauses.push((own.now - start).as_secs());
+        }
+        pauses
+    };
+    assert!(pauses(false).iter().all(|pause| *pause == 1), "{:?}", pauses(false));
+    let slow = pauses(true);
+    assert!(slow.is_sorted() && slow[0] == 1 && (30..=36).contains(&slow[6]), "{slow:?}");
+}
+
+#[test]
+fn a_peer_that_has_no_connection_for_an_account_is_asked_again_only_after_a_minute() {
+    let mut own = server(with_routes(&["nats://10.0.0.2:6222"]));
+    for index in 0..4 {
+        own.dial(index);
+        own.says(index, &format!("{}PONG\r\n", info("NPEER", "")));
+    }
+    own.dials.clear();
+    own.says(3, "-ERR 'No route for account \"$SYS\"'\r\n");
+    assert_eq!(own.closed[&3], CloseReason::ParseError);
+    own.wait(50 * SECOND);
+    assert!(own.dials.is_empty());
+}
+
+#[test]
+fn routes_taken_from_the_configuration_are_closed_and_new_ones_dialled() {
+    let mut own = server(with_routes(&["nats://10.0.0.2:6222"]));
+    own.dial(1);
+    own.says(1, &info("NPEER", ""));
+    own.mesh.set_routes(vec![RouteUrl::parse("nats://10.0.0.3:6222").unwrap()], own.now);
+    own.collect();
+    assert_eq!(own.closed[&1], CloseReason::RouteRemoved);
+    assert_eq!(own.dials.pop().unwrap().1, "10.0.0.3:6222".parse().unwrap());
+    own.wait(30 * SECOND);
+    assert!(own.dials.is_empty());
+}
+
+#[test]
+fn changed_permissions_of_a_peer_are_news_once() {
+    let mut own = server(settings());
+    own.member(1, "NPEER", "10.0.0.2:1", "");
+    own.events.clear();
+    own.says(1, &info("NPEER", ",\"export\":{\"allow\":[\"a.>\"]}"));
+    own.says(1, &info("NPEER", ",\"export\":{\"allow\":[\"a.>\"]}"));
+    assert_eq!(own.events, ["permissions"]);
+}
+
+#[test]
+fn a_dial_that_nobody_waits_for_any_more_is_dropped() {
+    let mut own = server(with_routes(&["nats://10.0.0.2:6222"]));
+    let (dial, _) = own.dials.remove(0);
+    own.mesh.set_routes(Vec::new(), own.now);
+    assert!(RouteConversation::dialed(&mut own.mesh, dial, ConnectionId(1), own.now).is_none());
+}
