@@ -167,7 +167,14 @@ impl Account {
         link.subscriptions.fetch_sub(gone, Relaxed);
     }
 
-    fn tell(&self, routes: &[Arc<Link>], change: Change, filter: &[u8], queue: Option<&[u8]>, dirty: &mut Dirty) {
+    fn tell(
+        &self,
+        routes: &[Arc<Link>],
+        change: Change,
+        filter: &[u8],
+        queue: Option<&[u8]>,
+        dirty: &mut Dirty,
+    ) {
         let mut line = Vec::new();
         for route in routes {
             line.clear();
@@ -179,7 +186,14 @@ impl Account {
     }
 
     /// `RS+ account subject [queue weight]` or `RS- account subject [queue]`.
-    fn interest_line(&self, route: &Link, filter: &[u8], queue: Option<&[u8]>, members: u32, line: &mut Vec<u8>) {
+    fn interest_line(
+        &self,
+        route: &Link,
+        filter: &[u8],
+        queue: Option<&[u8]>,
+        members: u32,
+        line: &mut Vec<u8>,
+    ) {
         line.extend_from_slice(if members > 0 { b"RS+ " } else { b"RS- " });
         if !route.has(FLAG_ACCOUNT_IMPLIED) {
             line.extend_from_slice(self.name.as_bytes());
@@ -267,7 +281,12 @@ impl Account {
         }
     }
 
-    fn remote_key(&self, interest: &Interest, filter: &[u8], queue: Option<&[u8]>) -> Option<(u32, u32, u32)> {
+    fn remote_key(
+        &self,
+        interest: &Interest,
+        filter: &[u8],
+        queue: Option<&[u8]>,
+    ) -> Option<(u32, u32, u32)> {
         let filter = interest.find(filter)?;
         let queue = match queue {
             Some(name) => interest.queue_number(name)?,

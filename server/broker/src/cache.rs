@@ -1,12 +1,14 @@
 //! Plans by subject, for one worker: a direct-mapped table of 64-byte slots that grows when it is too small.
 //!
-//! A slot is valid while its generation is its account's; nothing is ever removed, only replaced.
+//! A slot is valid while its generation is its account's; a stale one stays until it is replaced or swept.
 
 use crate::plan::Plan;
 use std::rc::Rc;
 
 /// Longest subject that is cached, in bytes. Longer ones are mostly inboxes, used once.
 const SUBJECT_BYTES_MAX: usize = 36;
+/// Sweeps after which every slot was looked at.
+pub(crate) const SWEEP_PARTS: usize = 16;
 const SLOTS_MIN: usize = 256;
 const SLOTS_MAX: usize = 1 << 17;
 
@@ -23,7 +25,15 @@ struct Slot {
 
 impl Default for Slot {
     fn default() -> Self {
-        Slot { hash: 0, plan: None, generation: 0, scope: 0, stamp: 0, len: 0, subject: [0; SUBJECT_BYTES_MAX] }
+        Slot {
+            hash: 0,
+            plan: None,
+            generation: 0,
+            scope: 0,
+            stamp: 0,
+            len: 0,
+            subject: [0; SUBJECT_BYTES_MAX],
+        }
     }
 }
 
@@ -31,6 +41,8 @@ pub(crate) struct PlanCache {
     slots: Vec<Slot>,
     /// Live slots that gave way since the table last grew.
     evicted: usize,
+    /// Where the next sweep begins.
+    swept: usize,
 }
 
 fn slots(count: usize) -> Vec<Slot> {
@@ -39,12 +51,18 @@ fn slots(count: usize) -> Vec<Slot> {
 
 impl PlanCache {
     pub fn new() -> PlanCache {
-        PlanCache { slots: slots(SLOTS_MIN), evicted: 0 }
+        PlanCache { slots: slots(SLOTS_MIN), evicted: 0, swept: 0 }
     }
 
     /// The plan of a subject if it is cached and `generation` of its stamp is what it was.
     #[inline]
-    pub fn find(&self, scope: u32, subject: &[u8], hash: u64, generation: impl Fn(u16) -> u32) -> Option<&Rc<Plan>> {
+    pub fn find(
+        &self,
+        scope: u32,
+        subject: &[u8],
+        hash: u64,
+        generation: impl Fn(u16) -> u32,
+    ) -> Option<&Rc<Plan>> {
         let slot = &self.slots[hash as usize & (self.slots.len() - 1)];
         if slot.hash == hash
             && slot.scope == scope
@@ -79,7 +97,8 @@ impl PlanCache {
         }
         slot.hash = hash;
         slot.plan = Some(plan.clone());
-        (slot.generation, slot.scope, slot.stamp, slot.len) = (generation, scope, stamp, subject.len() as u16);
+        (slot.generation, slot.scope, slot.stamp, slot.len) =
+            (generation, scope, stamp, subject.len() as u16);
         slot.subject[..subject.len()].copy_from_slice(subject);
         if self.evicted > self.slots.len() / 4 && self.slots.len() < SLOTS_MAX {
             self.grow();
@@ -95,8 +114,15 @@ impl PlanCache {
         }
     }
 
-    /// Forgets everything, and gives the memory back.
-    pub fn clear(&mut self) {
-        *self = PlanCache::new();
+    /// Forgets the stale plans in the next part of the table.
+    pub fn sweep(&mut self, is_live: impl Fn(u32, u16) -> u32) {
+        let part = self.slots.len() / SWEEP_PARTS;
+        self.swept = if self.swept >= self.slots.len() { 0 } else { self.swept };
+        for slot in self.slots.iter_mut().skip(self.swept).take(part) {
+            if slot.plan.is_some() && slot.generation != is_live(slot.scope, slot.stamp) {
+                slot.plan = None;
+            }
+        }
+        self.swept += part;
     }
 }

@@ -126,7 +126,9 @@ impl QueueNames {
         let seed = self.seed;
         let hash = subject::hash(seed, name);
         let names = &mut self.names;
-        if let Some(&i) = self.index.find(hash, |i| matches!(&names[*i as usize], Some((n, _)) if **n == *name)) {
+        if let Some(&i) =
+            self.index.find(hash, |i| matches!(&names[*i as usize], Some((n, _)) if **n == *name))
+        {
             if let Some((_, uses)) = &mut names[i as usize] {
                 *uses += 1;
             }
@@ -144,15 +146,15 @@ impl QueueNames {
             }
         };
         let names = &self.names;
-        self.index.insert_unique(hash, i, |i| names[*i as usize].as_ref().map_or(0, |(n, _)| subject::hash(seed, n)));
+        self.index.insert_unique(hash, i, |i| {
+            names[*i as usize].as_ref().map_or(0, |(n, _)| subject::hash(seed, n))
+        });
         i
     }
 
     fn find(&self, name: &[u8]) -> Option<u32> {
         let hash = subject::hash(self.seed, name);
-        self.index
-            .find(hash, |i| matches!(&self.names[*i as usize], Some((n, _)) if **n == *name))
-            .copied()
+        self.index.find(hash, |i| matches!(&self.names[*i as usize], Some((n, _)) if **n == *name)).copied()
     }
 
     fn name(&self, i: u32) -> &[u8] {
@@ -217,8 +219,16 @@ impl Interest {
             short[..sid.len()].copy_from_slice(sid);
         }
         let head = self.filters[place].first;
-        let record =
-            Subscription { filter: id, link, queue, next: head, previous: NONE, weight: 1, sid_len, sid: short };
+        let record = Subscription {
+            filter: id,
+            link,
+            queue,
+            next: head,
+            previous: NONE,
+            weight: 1,
+            sid_len,
+            sid: short,
+        };
         let number = match self.free.pop() {
             Some(number) => {
                 self.subscriptions[number as usize] = record;

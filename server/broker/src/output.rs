@@ -49,6 +49,8 @@ pub struct Rendering<'a> {
     pub total: usize,
     /// Messages in it, for the counters.
     pub messages: u64,
+    /// Bytes of their headers and payloads, for the counters.
+    pub message_bytes: u64,
     /// Large bodies that had to be kept, one place a message: shared by all targets that keep them.
     pub bodies: &'a mut [Option<Bytes>],
 }
@@ -132,13 +134,18 @@ impl Output {
     }
 
     /// Writes now when nothing waits and nobody writes, else queues. Any thread.
-    pub fn deliver(&self, transport: &dyn Transport, rendering: &mut Rendering<'_>, pending_max: usize) -> Delivered {
+    pub fn deliver(
+        &self,
+        transport: &dyn Transport,
+        rendering: &mut Rendering<'_>,
+        pending_max: usize,
+    ) -> Delivered {
         let mut state = self.state.lock();
         if state.closed {
             return Delivered::Closed;
         }
         state.messages += rendering.messages;
-        state.bytes += rendering.total as u64;
+        state.bytes += rendering.message_bytes;
         if state.writing || !state.queue.is_empty() {
             append(&mut state.queue, rendering, 0);
             return self.grown(rendering.total, pending_max);
@@ -179,7 +186,7 @@ impl Output {
             return (Delivered::Closed, false);
         }
         state.messages += rendering.messages;
-        state.bytes += rendering.total as u64;
+        state.bytes += rendering.message_bytes;
         append(&mut state.queue, rendering, 0);
         let delivered = self.grown(rendering.total, pending_max);
         (delivered, promise(&mut state))
@@ -291,7 +298,11 @@ fn write_rendering(transport: &dyn Transport, rendering: &Rendering<'_>) -> io::
     Ok(total)
 }
 
-fn write_chunks(transport: &dyn Transport, queue: &VecDeque<Chunk>, offset: usize) -> io::Result<(usize, usize)> {
+fn write_chunks(
+    transport: &dyn Transport,
+    queue: &VecDeque<Chunk>,
+    offset: usize,
+) -> io::Result<(usize, usize)> {
     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
     let mut offered = 0;
     let count = queue.len().min(SLICES_MAX);

@@ -37,7 +37,7 @@ pub(crate) struct RouteTarget {
     pub plain: bool,
 }
 
-/// A queue group: one member gets each message, a local one if there is any.
+/// A queue group: one member gets each message.
 pub(crate) struct Group {
     pub name: Box<[u8]>,
     /// Places in `targets`.
@@ -81,9 +81,12 @@ impl Plan {
     ) -> Plan {
         let mut plan = Plan { account: account.as_bytes().into(), ..Plan::default() };
         let mut members = Vec::new();
-        for number in numbers {
+        // the subscriptions of a filter come latest first; groups and routes want the order of arrival
+        for number in numbers.iter().rev() {
             let record = interest.get(*number);
-            let Some(link) = link_of(record.link).filter(|link| may_forward(from, link.kind)) else { continue };
+            let Some(link) = link_of(record.link).filter(|link| may_forward(from, link.kind)) else {
+                continue;
+            };
             match (link.kind, record.queue) {
                 (LinkKind::Route, NONE) => {
                     let place = plan.route_place(&link);
@@ -122,7 +125,12 @@ impl Plan {
         let place = match self.groups.iter().position(|g| *g.name == *name) {
             Some(place) => place,
             None => {
-                self.groups.push(Group { name: name.into(), local: vec![], remote: vec![], remote_weight: 0 });
+                self.groups.push(Group {
+                    name: name.into(),
+                    local: vec![],
+                    remote: vec![],
+                    remote_weight: 0,
+                });
                 self.groups.len() - 1
             }
         };

@@ -19,11 +19,20 @@ pub(crate) struct Scratch {
     segment_start: usize,
     pub segments: Vec<Segment>,
     pub total: usize,
+    /// Headers and payloads alone.
+    pub message_bytes: u64,
 }
 
 impl Scratch {
     pub fn new() -> Scratch {
-        Scratch { buffer: vec![0; 16 << 10], at: 0, segment_start: 0, segments: Vec::new(), total: 0 }
+        Scratch {
+            buffer: vec![0; 16 << 10],
+            at: 0,
+            segment_start: 0,
+            segments: Vec::new(),
+            total: 0,
+            message_bytes: 0,
+        }
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -31,7 +40,7 @@ impl Scratch {
     }
 
     pub fn begin(&mut self) {
-        (self.at, self.segment_start, self.total) = (0, 0, 0);
+        (self.at, self.segment_start, self.total, self.message_bytes) = (0, 0, 0, 0);
         self.segments.clear();
     }
 
@@ -89,6 +98,7 @@ impl Scratch {
         if publish.header_len > 0 && !headers {
             return self.message_without_header(read, number, publish, sid);
         }
+        self.message_bytes += publish.body_len() as u64;
         let subject_len = publish.subject_len as usize;
         self.reserve(8 + subject_len + sid.len());
         if publish.header_len > 0 {
@@ -151,7 +161,9 @@ impl Scratch {
     /// For a receiver that does not understand headers: the payload alone.
     fn message_without_header(&mut self, read: &[u8], number: u32, publish: &Publish, sid: &[u8]) {
         let (subject, reply) = (&read[publish.subject_range()], &read[publish.reply_range()]);
-        let size = format!("{}\r\n", publish.body_len() - publish.header_len as usize);
+        let payload_len = publish.body_len() - publish.header_len as usize;
+        self.message_bytes += payload_len as u64;
+        let size = format!("{payload_len}\r\n");
         self.reserve(8 + subject.len() + sid.len() + reply.len() + size.len());
         self.bytes_of(b"MSG ");
         self.bytes_of(subject);
@@ -179,8 +191,10 @@ impl Scratch {
     ) {
         let subject = publish.subject_range();
         let reply = publish.reply_range();
-        let stripped = Publish { body: publish.body + publish.header_len, header_len: 0, verbatim: false, ..*publish };
-        let publish = if headers { publish } else { &stripped };
+        let stripped =
+            Publish { body: publish.body + publish.header_len, header_len: 0, verbatim: false, ..*publish };
+        let publish = if headers || publish.header_len == 0 { publish } else { &stripped };
+        self.message_bytes += publish.body_len() as u64;
         self.reserve(16 + account.len() + subject.len() + queues.len() + reply.len() + 32);
         self.bytes_of(if publish.header_len > 0 { b"HMSG " } else { b"RMSG " });
         if !account.is_empty() {
@@ -209,5 +223,9 @@ impl Scratch {
 /// The size arguments and the line end.
 fn sizes_text(publish: &Publish) -> String {
     let total = publish.body_len();
-    if publish.header_len > 0 { format!("{} {total}\r\n", publish.header_len) } else { format!("{total}\r\n") }
+    if publish.header_len > 0 {
+        format!("{} {total}\r\n", publish.header_len)
+    } else {
+        format!("{total}\r\n")
+    }
 }

@@ -6,11 +6,11 @@
 //! [`flush`](Router::flush) before it sleeps.
 
 use crate::account::{Account, Dirty};
-use crate::cache::PlanCache;
+use crate::cache::{PlanCache, SWEEP_PARTS};
 use crate::link::{CloseReason, FLAG_ACCOUNT_IMPLIED, FLAG_HEADERS, FLAG_NO_ECHO, Link, LinkKind};
 use crate::mailbox::Command;
 use crate::output::{Delivered, Rendering, Segment};
-use crate::plan::{Plan, Target};
+use crate::plan::{Group, Plan, Target};
 use crate::registry::Broker;
 use crate::render::Scratch;
 use bytes::Bytes;
@@ -94,6 +94,8 @@ pub struct Router {
     filled: bool,
     dirty: Dirty,
     lazy: Dirty,
+    /// Where the next sweep of `stage` begins.
+    swept: usize,
 }
 
 /// A link that gets something of the batch, and how to find it: through the plan of its first op.
@@ -129,6 +131,7 @@ impl Router {
             filled: false,
             dirty: Vec::new(),
             lazy: Vec::new(),
+            swept: 0,
         }
     }
 
@@ -260,7 +263,8 @@ impl Router {
         self.bodies.resize(self.messages.len(), None);
         let plain = self.plans.len() == 1
             && (self.plans[0].is_plain()
-                || (self.plans[0].routes.is_empty() && self.messages.iter().all(|m| m.queues == Some((0, 0)))));
+                || (self.plans[0].routes.is_empty()
+                    && self.messages.iter().all(|m| m.queues == Some((0, 0)))));
         if plain {
             self.finish_plain(from, read);
         } else {
@@ -381,32 +385,25 @@ impl Router {
         ops.push(op);
     }
 
-    /// A member of a queue group: a local one if there is any that may have it, else a server by weight.
+    /// A member of a queue group, each as likely as any other: those behind a route count by their number
+    /// (nats-server's queue weight). A message that came over a route stays here, so then only local ones do.
     fn draw(&mut self, plan: &Plan, group: usize, from: &Arc<Link>) -> Option<Draw> {
         let group = &plan.groups[group];
-        if !group.local.is_empty() {
-            let first = self.below(group.local.len() as u64) as usize;
-            for step in 0..group.local.len() {
-                let target = group.local[(first + step) % group.local.len()];
-                let to = &plan.targets[target as usize];
-                let own = Arc::ptr_eq(&to.link, from) && from.has(FLAG_NO_ECHO);
-                // a member at its maximum leaves the message to the others
-                if !own && to.link.close_reason().is_none() && grant(to) {
-                    return Some(Draw::Local(target));
-                }
+        let local = group.local.len() as u64;
+        let ticket = self.below(local + u64::from(group.remote_weight));
+        if ticket >= local
+            && let Some(route) = drawn_route(group, (ticket - local) as u32)
+        {
+            return Some(Draw::Route(route));
+        }
+        for step in 0..local {
+            let target = group.local[((ticket + step) % local) as usize];
+            let to = &plan.targets[target as usize];
+            if to.link.close_reason().is_none() && !(Arc::ptr_eq(&to.link, from) && from.has(FLAG_NO_ECHO)) {
+                return Some(Draw::Local(target));
             }
         }
-        if group.remote_weight == 0 {
-            return None;
-        }
-        let mut ticket = self.below(u64::from(group.remote_weight)) as u32;
-        for (route, weight) in &group.remote {
-            if ticket < *weight {
-                return Some(Draw::Route(*route));
-            }
-            ticket -= weight;
-        }
-        None
+        drawn_route(group, 0).map(Draw::Route)
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -466,6 +463,7 @@ impl Router {
             segments: &self.scratch.segments,
             total: self.scratch.total,
             messages,
+            message_bytes: self.scratch.message_bytes,
             bodies: &mut self.bodies,
         };
         let max = self.pending_bytes_max;
@@ -507,8 +505,15 @@ impl Router {
             return;
         }
         let segments = [Segment::Scratch(0, bytes.len() as u32)];
-        let mut rendering =
-            Rendering { scratch: bytes, read: &[], segments: &segments, total: bytes.len(), messages: 0, bodies: &mut [] };
+        let mut rendering = Rendering {
+            scratch: bytes,
+            read: &[],
+            segments: &segments,
+            total: bytes.len(),
+            messages: 0,
+            message_bytes: 0,
+            bodies: &mut [],
+        };
         let delivered = link.output.deliver(&*link.transport, &mut rendering, self.pending_bytes_max);
         self.settle(link, delivered);
     }
@@ -548,19 +553,40 @@ impl Router {
         self.settle(link, delivered);
     }
 
-    /// Gives up what belongs to interest that is gone: called when the worker has been idle.
-    pub fn trim(&mut self) {
-        self.cache.clear();
+    /// Gives up what belongs to interest that is gone, a part a call: a stale plan would keep the links of its
+    /// receivers, and with them their sockets, until another plan takes its slot. Call it about ten times a
+    /// second: all is looked at within two seconds.
+    pub fn sweep(&mut self) {
+        let scopes = &self.scopes;
+        self.cache.sweep(|scope, stamp| scopes[scope as usize].account.generation(stamp));
         for scope in &mut self.scopes {
-            scope.interned = HashMap::new();
+            let epoch = scope.account.epoch();
+            if scope.epoch != epoch {
+                (scope.interned, scope.epoch) = (HashMap::new(), epoch);
+            }
         }
-        self.stage = Vec::new();
+        let part = self.stage.len() / SWEEP_PARTS + 1;
+        for ops in self.stage.iter_mut().cycle().skip(self.swept).take(part) {
+            *ops = Vec::new();
+        }
+        self.swept = (self.swept + part) % self.stage.len().max(1);
     }
 }
 
-/// Gateway replies: no client may publish there (nats-server refuses both prefixes).
+/// Gateway replies and Raft groups: no client may publish there (nats-server refuses these prefixes).
 fn is_reserved(subject: &[u8]) -> bool {
-    subject.starts_with(b"_GR_.") || subject.starts_with(b"$GR.")
+    subject.starts_with(b"_GR_.") || subject.starts_with(b"$GR.") || subject.starts_with(b"$NRG.")
+}
+
+/// The route whose members hold the ticket.
+fn drawn_route(group: &Group, mut ticket: u32) -> Option<u32> {
+    for (route, weight) in &group.remote {
+        if ticket < *weight {
+            return Some(*route);
+        }
+        ticket -= weight;
+    }
+    None
 }
 
 enum Draw {

@@ -19,6 +19,8 @@ pub struct Policy {
     pub pings_out_max: u32,
     /// Time from the first byte of INFO to CONNECT, in nanoseconds; asked for only with authentication.
     pub auth_timeout_nanos: u64,
+    /// Name of the system account, empty when there is none.
+    pub system_account: String,
     /// Longest time that a write may be stuck, in nanoseconds.
     pub write_deadline_nanos: u64,
 }
@@ -34,6 +36,7 @@ impl Default for Policy {
             ping_interval_nanos: 120 * SECOND,
             pings_out_max: 2,
             auth_timeout_nanos: 2 * SECOND,
+            system_account: String::new(),
             write_deadline_nanos: 10 * SECOND,
         }
     }

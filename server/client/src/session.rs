@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use wire::client::{Error, Op, Publish};
-use wire::info::Connect;
+use wire::info::{Connect, Info};
 
 /// First PING after a connection opened: early, so that the round trip is known soon.
 const FIRST_PING_NANOS: u64 = 2_000_000_000;
@@ -18,6 +18,8 @@ pub struct Context<'a> {
     pub router: &'a mut Router,
     /// The configuration's say.
     pub policy: &'a Policy,
+    /// What clients are told of this server now.
+    pub info: &'a Info,
     /// Nanoseconds since the Unix epoch.
     pub now_nanos: u64,
     /// Bytes for the client itself, written behind the messages staged so far.
@@ -36,6 +38,9 @@ pub struct Client {
     /// Subscription numbers by sid.
     subscriptions: HashTable<u32>,
     connected: bool,
+    /// The INFO that answers CONNECT was considered.
+    introduced: bool,
+    protocol: i32,
     verbose: bool,
     pedantic: bool,
     no_responders: bool,
@@ -48,7 +53,13 @@ pub struct Client {
 
 impl Client {
     /// A session for a fresh connection, in the account of those who do not authenticate.
-    pub fn new(link: Arc<Link>, account: Arc<Account>, router: &mut Router, policy: &Policy, now_nanos: u64) -> Client {
+    pub fn new(
+        link: Arc<Link>,
+        account: Arc<Account>,
+        router: &mut Router,
+        policy: &Policy,
+        now_nanos: u64,
+    ) -> Client {
         let scope = router.scope(&account, LinkKind::Client);
         account.connections.fetch_add(1, Relaxed);
         link.about.lock().account = account.name.to_string();
@@ -58,6 +69,8 @@ impl Client {
             scope,
             subscriptions: HashTable::new(),
             connected: false,
+            introduced: false,
+            protocol: 0,
             verbose: true,
             pedantic: true,
             no_responders: false,
@@ -106,6 +119,10 @@ impl Client {
                 // messages published before the PING are handed over before its PONG
                 self.settle(read, context);
                 context.reply.extend_from_slice(b"PONG\r\n");
+                self.link.active_nanos.store(context.now_nanos, Relaxed);
+                if self.connected && !self.introduced {
+                    self.introduce(context);
+                }
                 Ok(())
             }
             Op::Pong => {
@@ -119,6 +136,25 @@ impl Client {
             Op::Info(_) | Op::Ok => Ok(()),
             Op::Err(_) => Ok(()),
         }
+    }
+
+    /// The first PING behind CONNECT is followed by an INFO that says which account the client is in, if it
+    /// understands that. Only from then on it is told of changes.
+    fn introduce(&mut self, context: &mut Context<'_>) {
+        self.introduced = true;
+        if self.protocol < 1 {
+            return;
+        }
+        self.link.set(FLAG_ASYNC_INFO, true);
+        let info = Info {
+            client_id: self.link.id,
+            client_ip: self.link.about.lock().ip.clone(),
+            connect_info: true,
+            remote_account: self.account.name.to_string(),
+            acc_is_sys: *self.account.name == *context.policy.system_account,
+            ..context.info.clone()
+        };
+        info.encode(context.reply);
     }
 
     /// Hands over what is staged, behind the replies given so far.
@@ -157,6 +193,11 @@ impl Client {
             if self.pedantic && !subject::is_valid_publish(&read[publish.subject_range()]) {
                 error(context.reply, "Invalid Publish Subject");
             }
+        }
+        if publish.reply_len > 0 && is_reserved_reply(&read[publish.reply_range()]) {
+            let reply = String::from_utf8_lossy(&read[publish.reply_range()]);
+            error(context.reply, &format!("Permissions Violation for Publish with Reply of \"{reply}\""));
+            return Ok(());
         }
         match context.router.publish(self.scope, read, publish) {
             Verdict::Delivered => {}
@@ -286,8 +327,9 @@ impl Client {
         }
         self.link.set(FLAG_NO_ECHO, !connect.echo);
         self.link.set(FLAG_HEADERS, headers);
-        self.link.set(FLAG_ASYNC_INFO, connect.protocol >= 1);
-        (self.verbose, self.pedantic, self.no_responders) = (connect.verbose, connect.pedantic, connect.no_responders);
+        self.protocol = connect.protocol;
+        (self.verbose, self.pedantic, self.no_responders) =
+            (connect.verbose, connect.pedantic, connect.no_responders);
         self.connected = true;
         let mut about = self.link.about.lock();
         (about.name, about.lang, about.version) = (connect.name, connect.lang, connect.version);
@@ -321,7 +363,8 @@ impl Client {
         let interval = context.policy.ping_interval_nanos;
         // traffic since the last look says as much as a PONG would
         let active = self.link.active_nanos.load(Relaxed);
-        if self.ping_sent_nanos > 0 && active + interval > context.now_nanos && active > self.ping_sent_nanos {
+        if self.ping_sent_nanos > 0 && active + interval > context.now_nanos && active > self.ping_sent_nanos
+        {
             self.next_ping_nanos = active + interval;
             self.pings_out = 0;
             return Ok(());
@@ -367,6 +410,12 @@ impl Client {
 
 fn is_queue_name(name: &[u8]) -> bool {
     !name.is_empty() && !name.iter().any(u8::is_ascii_whitespace)
+}
+
+/// Replies that servers make: of service imports, of stream consumers, of gateways.
+fn is_reserved_reply(reply: &[u8]) -> bool {
+    matches!(reply.first(), Some(b'_' | b'$'))
+        && [&b"_R_."[..], b"$JS.ACK.", b"_GR_.", b"$GR."].iter().any(|prefix| reply.starts_with(prefix))
 }
 
 /// Appends `-ERR 'text'`.

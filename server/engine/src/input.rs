@@ -70,7 +70,14 @@ impl Input {
 
     /// Puts the buffer back and keeps what was not parsed: `buffer[used..filled]`, the start of an operation
     /// that will take `need` bytes.
-    pub fn keep(&mut self, unfinished: &mut Unfinished, mut buffer: Vec<u8>, used: usize, filled: usize, need: usize) {
+    pub fn keep(
+        &mut self,
+        unfinished: &mut Unfinished,
+        mut buffer: Vec<u8>,
+        used: usize,
+        filled: usize,
+        need: usize,
+    ) {
         let assembled = unfinished.is_assembly();
         let rest = filled - used;
         if assembled && used == 0 && need >= ASSEMBLY_BYTES_MIN {

@@ -87,7 +87,9 @@ impl Route {
                 Step::More(need) => return (at, need, Ok(())),
             };
             match op {
-                Op::Message(message) if self.conversation.is_open() => self.message(&message, data, buffer, router),
+                Op::Message(message) if self.conversation.is_open() => {
+                    self.message(&message, data, buffer, router)
+                }
                 Op::Subscribe(interest) if self.conversation.is_open() => {
                     router.finish(&self.link, buffer);
                     self.subscribe(&interest, router);

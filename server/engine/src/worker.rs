@@ -74,6 +74,7 @@ pub struct Worker {
     /// The account of clients that do not authenticate.
     account: Arc<Account>,
     hub: Option<Arc<Hub>>,
+    info: Arc<wire::info::Info>,
     reply: Vec<u8>,
     now_nanos: u64,
     /// Where the slow walk over all links stands.
@@ -86,6 +87,7 @@ impl Worker {
         Worker {
             account: broker.account(broker::registry::GLOBAL_ACCOUNT),
             hub: None,
+            info: Arc::default(),
             number,
             router: Router::new(broker, seed),
             input: Input::new(),
@@ -132,7 +134,8 @@ impl Worker {
                 Some(Session::Client(Box::new(client)))
             }
             Some(opening) => {
-                let route = self.hub.clone().and_then(|hub| Route::open(link.clone(), hub, opening, now_nanos));
+                let route =
+                    self.hub.clone().and_then(|hub| Route::open(link.clone(), hub, opening, now_nanos));
                 route.map(|route| Session::Route(Box::new(route)))
             }
         };
@@ -176,7 +179,14 @@ impl Worker {
 
     /// Handles `read` new bytes in the [`room`](Self::room). `filled`: they took all of it. `busy`: other
     /// connections wait in this round.
-    pub fn received(&mut self, token: u32, read: usize, filled: bool, busy: bool, now_nanos: u64) -> Progress {
+    pub fn received(
+        &mut self,
+        token: u32,
+        read: usize,
+        filled: bool,
+        busy: bool,
+        now_nanos: u64,
+    ) -> Progress {
         let Some(entry) = self.entries.get_mut(token as usize).and_then(Option::as_mut) else {
             return Progress::Closed(CloseReason::ClientClosed);
         };
@@ -188,6 +198,7 @@ impl Worker {
                 let mut context = Context {
                     router: &mut self.router,
                     policy: &self.settings.client,
+                    info: &self.info,
                     now_nanos,
                     reply: &mut self.reply,
                 };
@@ -310,6 +321,7 @@ impl Worker {
     pub fn tick(&mut self, now_nanos: u64, count: usize, closed: &mut Vec<(u32, CloseReason)>) {
         self.now_nanos = now_nanos;
         self.router.begin(now_nanos, false, false);
+        self.router.sweep();
         for _ in 0..count.min(self.entries.len()) {
             if self.cursor >= self.entries.len() {
                 self.cursor = 0;
@@ -342,6 +354,7 @@ impl Worker {
                 let mut context = Context {
                     router: &mut self.router,
                     policy: &self.settings.client,
+                    info: &self.info,
                     now_nanos,
                     reply: &mut self.reply,
                 };
@@ -357,15 +370,16 @@ impl Worker {
     }
 
     /// Tells every client that understands it what changed: addresses of the cluster, lame duck mode.
-    pub fn inform(&mut self, info: &wire::info::Info) {
+    pub fn inform(&mut self, info: Arc<wire::info::Info>) {
         let mut line = Vec::new();
         for entry in self.entries.iter().flatten() {
             if entry.link.has(FLAG_ASYNC_INFO) {
                 line.clear();
-                client_info(info, &entry.link).encode(&mut line);
+                client_info(&info, &entry.link).encode(&mut line);
                 self.router.push_protocol(&entry.link, &line);
             }
         }
+        self.info = info;
     }
 
     /// Slots of all connections of a kind.

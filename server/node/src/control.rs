@@ -8,8 +8,8 @@ use crate::server::Listeners;
 use crate::shared::Shared;
 use crate::worker_thread::CloseClients;
 use broker::CloseReason;
-use engine::Hub;
 use broker::mailbox::Command;
+use engine::Hub;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
@@ -57,7 +57,10 @@ async fn run(
     mut orders: UnboundedReceiver<Order>,
 ) -> io::Result<()> {
     let client = TcpListener::from_std(listeners.client)?;
-    tracing::info!("Listening for client connections on {}", listening(&shared.settings().host, shared.ports().client));
+    tracing::info!(
+        "Listening for client connections on {}",
+        listening(&shared.settings().host, shared.ports().client)
+    );
     let accepting = tokio::spawn(accept_clients(shared.clone(), client));
     if let Some(monitor) = listeners.monitor {
         let settings = shared.settings();

@@ -37,7 +37,11 @@ impl OwnFile {
     /// The file cannot be written.
     pub fn ports(directory: &str, ports: &Ports) -> io::Result<OwnFile> {
         let program = std::env::args_os().next().map(PathBuf::from);
-        let program = program.as_deref().and_then(Path::file_name).and_then(|n| n.to_str()).unwrap_or("starling-server");
+        let program = program
+            .as_deref()
+            .and_then(Path::file_name)
+            .and_then(|n| n.to_str())
+            .unwrap_or("starling-server");
         let path = Path::new(directory).join(format!("{program}_{}.ports", std::process::id()));
         let draft = path.with_extension("ports.tmp");
         std::fs::write(&draft, serde_json::to_vec(ports)?)?;

@@ -94,7 +94,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let style = *self.style.lock();
         write!(writer, "[{}] ", self.pid)?;
         if style.time {
@@ -181,7 +186,9 @@ fn append_to(path: &Path) -> io::Result<(File, u64)> {
 
 /// Keeps `keep` rotated files beside `path`, counting the live one; 0 keeps all.
 fn drop_oldest(path: &Path, keep: u64) {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else { return };
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
+        return;
+    };
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     let prefix = format!("{name}.");

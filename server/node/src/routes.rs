@@ -123,7 +123,13 @@ impl Edge {
 }
 
 /// Opens a route.
-async fn connect(shared: Arc<Shared>, hub: Arc<Hub>, dial: DialId, address: SocketAddr, tls_name: Option<String>) {
+async fn connect(
+    shared: Arc<Shared>,
+    hub: Arc<Hub>,
+    dial: DialId,
+    address: SocketAddr,
+    tls_name: Option<String>,
+) {
     let connecting = tokio::time::timeout(DIAL_TIMEOUT, tokio::net::TcpStream::connect(address));
     let stream = match connecting.await {
         Ok(Ok(stream)) => stream.into_std().map_err(|error| error.to_string()),
@@ -136,14 +142,17 @@ async fn connect(shared: Arc<Shared>, hub: Arc<Hub>, dial: DialId, address: Sock
             Some(tls) => {
                 let name = tls_name.unwrap_or_else(|| address.ip().to_string());
                 let name = name.try_into().map_err(|_| "its host is no valid TLS name".to_owned())?;
-                let connection = rustls::ClientConnection::new(tls, name).map_err(|error| error.to_string())?;
+                let connection =
+                    rustls::ClientConnection::new(tls, name).map_err(|error| error.to_string())?;
                 Security::Tls(Box::new(rustls::Connection::Client(connection)))
             }
         };
         Ok((stream, security))
     });
     match secured {
-        Ok((stream, security)) => hand_over(&shared, stream, address, security, RouteOpening::Dialed { dial }),
+        Ok((stream, security)) => {
+            hand_over(&shared, stream, address, security, RouteOpening::Dialed { dial })
+        }
         Err(error) => hub.with(|mesh| mesh.handle_dial_failed(dial, &error, now())),
     }
 }
@@ -185,7 +194,13 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-fn hand_over(shared: &Shared, stream: TcpStream, remote: SocketAddr, security: Security, opening: RouteOpening) {
+fn hand_over(
+    shared: &Shared,
+    stream: TcpStream,
+    remote: SocketAddr,
+    security: Security,
+    opening: RouteOpening,
+) {
     let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
     if let Err(error) = ready {
         tracing::error!("cannot take a route connection over: {error}");
@@ -211,7 +226,10 @@ pub fn reconfigure(hub: &Hub, settings: &Settings) {
 pub fn set_tls(shared: &Shared, settings: &Settings) -> Result<(), tls::Error> {
     let (server, client) = match &settings.cluster.tls {
         // routes always check each other
-        Some(tls) => (Some(tls::server_config(tls, !tls.insecure || tls.ca_file.is_some())?), Some(tls::client_config(tls)?)),
+        Some(tls) => (
+            Some(tls::server_config(tls, !tls.insecure || tls.ca_file.is_some())?),
+            Some(tls::client_config(tls)?),
+        ),
         None => (None, None),
     };
     *shared.route_server_tls.write() = server;

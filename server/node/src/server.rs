@@ -5,9 +5,9 @@
 use crate::control::{self, Order};
 use crate::files::{OwnFile, Ports};
 use crate::identity::{API_LEVEL, COMPATIBLE_VERSION};
+use crate::routes;
 use crate::shared::{BoundPorts, Shared};
 use crate::tls;
-use crate::routes;
 use crate::worker_thread::{Reconfigure, Stop, WorkerThread, now_nanos, prepare};
 use broker::Broker;
 use broker::mailbox::Command;
@@ -111,6 +111,7 @@ impl Server {
             workers.push(std::thread::Builder::new().name(name).spawn(move || {
                 let seed = seed ^ number as u64;
                 let mut worker = Worker::new(number, shared.broker.clone(), engine_settings, seed);
+                worker.inform(shared.info());
                 if let Some(hub) = hub {
                     worker.join(hub);
                 }
@@ -162,6 +163,7 @@ impl Server {
             Some(tls) => Some(tls::server_config(tls, tls.verify || tls.verify_and_map)?),
             None => None,
         };
+        routes::set_tls(&self.shared, &settings)?;
         let settings = Arc::new(settings);
         *self.shared.client_tls.write() = tls;
         self.shared.broker.pending_bytes_max.store(settings.limits.max_pending as usize, Relaxed);
@@ -259,7 +261,10 @@ fn listen_on(host: &str, port: u16) -> io::Result<TcpListener> {
     use std::net::ToSocketAddrs;
     // as Go does, all interfaces of both families for the wildcard, if the machine has IPv6
     let wildcard = matches!(host, "" | "0.0.0.0" | "::");
-    if wildcard && let Ok(listener) = listen_at("[::]:0".parse().map(|a| with_port(a, port)).map_err(io::Error::other)?) {
+    if wildcard
+        && let Ok(listener) =
+            listen_at("[::]:0".parse().map(|a| with_port(a, port)).map_err(io::Error::other)?)
+    {
         return Ok(listener);
     }
     let host = if host.is_empty() { "0.0.0.0" } else { host };
@@ -331,6 +336,7 @@ fn engine_settings(settings: &Settings) -> engine::Settings {
             ping_interval_nanos: settings.ping_interval.as_nanos() as u64,
             pings_out_max: settings.ping_max,
             auth_timeout_nanos: settings.auth_timeout().as_nanos() as u64,
+            system_account: settings.system_account_name().unwrap_or_default().into(),
             write_deadline_nanos: settings.write_deadline.as_nanos() as u64,
         },
     }

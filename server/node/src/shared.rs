@@ -204,7 +204,15 @@ impl Shared {
         self.clients.fetch_add(1, Relaxed);
         self.clients_total.fetch_add(1, Relaxed);
         let about = self.about(peer);
-        self.hand_over(Incoming { stream, security, kind: LinkKind::Client, id, about, greeting, route: None });
+        self.hand_over(Incoming {
+            stream,
+            security,
+            kind: LinkKind::Client,
+            id,
+            about,
+            greeting,
+            route: None,
+        });
         Ok(())
     }
 
@@ -240,7 +248,9 @@ impl Shared {
             self.stale_connections.fetch_add(1, Relaxed);
         }
         match link.kind {
-            LinkKind::Route => tracing::info!("{} - Router connection closed: {}", link.describe(), reason.text()),
+            LinkKind::Route => {
+                tracing::info!("{} - Router connection closed: {}", link.describe(), reason.text())
+            }
             _ => tracing::debug!("{} - Client connection closed: {}", link.describe(), reason.text()),
         }
         if link.kind != LinkKind::Client {

@@ -2,8 +2,8 @@
 
 use crate::reload;
 use anyhow::{Context, bail};
-use config::flags::{Flags, Signal, SignalKind};
 use config::Settings;
+use config::flags::{Flags, Signal, SignalKind};
 use node::Server;
 use node::logging::Log;
 use rustix::process::{Pid, Signal as Number, kill_process};
@@ -58,7 +58,9 @@ pub fn send(signal: &Signal) -> anyhow::Result<()> {
         None => match running()?.as_slice() {
             [] => bail!("no server running"),
             [pid] => vec![*pid],
-            several => bail!("multiple server processes running: {several:?}; say which with --signal CMD=PID"),
+            several => {
+                bail!("multiple server processes running: {several:?}; say which with --signal CMD=PID")
+            }
         },
     };
     if pids.is_empty() {
@@ -98,7 +100,8 @@ fn matching_files(start: &str) -> anyhow::Result<Vec<i32>> {
 }
 
 fn pid_in(path: &Path) -> anyhow::Result<i32> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read PID file {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read PID file {}", path.display()))?;
     text.trim().parse().with_context(|| format!("{} holds no process id", path.display()))
 }
 
@@ -107,7 +110,9 @@ fn running() -> anyhow::Result<Vec<i32>> {
     let name = crate::program();
     let own = std::process::id() as i32;
     let mut pids = Vec::new();
-    for entry in std::fs::read_dir("/proc").context("cannot list processes; name one with --signal CMD=PID")? {
+    for entry in
+        std::fs::read_dir("/proc").context("cannot list processes; name one with --signal CMD=PID")?
+    {
         let entry = entry?;
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();

@@ -62,7 +62,11 @@ fn closed_reason(reason: CloseReason) -> ClosedReason {
 
 /// A connection that just ended.
 pub fn closed(link: &Link, reason: CloseReason, stop_nanos: u64) -> ClosedConnection {
-    ClosedConnection { connection: connection(link), stop: timestamp(stop_nanos), reason: closed_reason(reason) }
+    ClosedConnection {
+        connection: connection(link),
+        stop: timestamp(stop_nanos),
+        reason: closed_reason(reason),
+    }
 }
 
 fn connection(link: &Link) -> Connection {
@@ -135,7 +139,8 @@ impl Shared {
     }
 
     fn traffic(&self) -> Traffic {
-        let [in_msgs, in_bytes, out_msgs, out_bytes] = [0, 1, 2, 3].map(|i| self.gone_traffic[i].load(Relaxed));
+        let [in_msgs, in_bytes, out_msgs, out_bytes] =
+            [0, 1, 2, 3].map(|i| self.gone_traffic[i].load(Relaxed));
         let [c_in_msgs, c_in_bytes, c_out_msgs, c_out_bytes] =
             [0, 1, 2, 3].map(|i| self.gone_client_traffic[i].load(Relaxed));
         let mut traffic = Traffic {
@@ -178,7 +183,8 @@ impl Shared {
     }
 
     fn remotes(&self) -> usize {
-        let mut ids: Vec<String> = self.routes_open().iter().map(|r| r.about.lock().remote_id.clone()).collect();
+        let mut ids: Vec<String> =
+            self.routes_open().iter().map(|r| r.about.lock().remote_id.clone()).collect();
         ids.sort();
         ids.dedup();
         ids.len()
@@ -335,7 +341,8 @@ impl Source for Shared {
     }
 
     fn closed_connections(&self, selection: &Selection<'_>) -> Vec<ClosedConnection> {
-        let wanted = |c: &&ClosedConnection| selection.account.is_none_or(|name| c.connection.account == name);
+        let wanted =
+            |c: &&ClosedConnection| selection.account.is_none_or(|name| c.connection.account == name);
         self.with_closed(|closed| closed.iter().filter(wanted).cloned().collect())
     }
 
@@ -383,7 +390,9 @@ impl Source for Shared {
         }
         let mut all = Vec::new();
         for (index, mut subscriptions) in by_link {
-            let Some(link) = self.broker.link(index).filter(|link| link.kind != LinkKind::Route) else { continue };
+            let Some(link) = self.broker.link(index).filter(|link| link.kind != LinkKind::Route) else {
+                continue;
+            };
             for subscription in &mut subscriptions {
                 subscription.cid = link.id;
             }
@@ -417,12 +426,16 @@ impl Source for Shared {
     fn account_statistics(&self) -> Vec<AccountStatistics> {
         let accounts = self.broker.accounts();
         let statistics = accounts.iter().map(|account| {
-            let [messages, bytes, out_messages, out_bytes] = [0, 1, 2, 3].map(|i| account.traffic[i].load(Relaxed));
+            let [messages, bytes, out_messages, out_bytes] =
+                [0, 1, 2, 3].map(|i| account.traffic[i].load(Relaxed));
             AccountStatistics {
                 account: account.name.to_string(),
                 client_connections: account.connections.load(Relaxed) as usize,
                 subscriptions: account.read(|interest| interest.len() as u64),
-                sent: Flow { total: MessagesBytes { messages: out_messages, bytes: out_bytes }, ..Flow::default() },
+                sent: Flow {
+                    total: MessagesBytes { messages: out_messages, bytes: out_bytes },
+                    ..Flow::default()
+                },
                 received: Flow { total: MessagesBytes { messages, bytes }, ..Flow::default() },
                 ..AccountStatistics::default()
             }

@@ -61,14 +61,20 @@ fn provider(tls: &Tls) -> Result<Arc<CryptoProvider>, Error> {
             // versions other than 1.2 have suites of their own that cannot be chosen, as in Go
             name.starts_with("TLS_AES_")
                 || name.starts_with("TLS_CHACHA20")
-                || tls.cipher_suites.iter().any(|wanted| wanted.trim_end_matches("_SHA256") == name.trim_end_matches("_SHA256"))
+                || tls
+                    .cipher_suites
+                    .iter()
+                    .any(|wanted| wanted.trim_end_matches("_SHA256") == name.trim_end_matches("_SHA256"))
         });
     }
     if !tls.curve_preferences.is_empty() {
         let wanted: Vec<String> = tls.curve_preferences.iter().map(|c| curve(c)).collect();
         provider.kx_groups.retain(|group| wanted.contains(&format!("{:?}", group.name())));
         if provider.kx_groups.is_empty() {
-            return Err(Error::Refused(format!("none of the curves {:?} is supported", tls.curve_preferences)));
+            return Err(Error::Refused(format!(
+                "none of the curves {:?} is supported",
+                tls.curve_preferences
+            )));
         }
     }
     Ok(Arc::new(provider))
@@ -112,13 +118,16 @@ fn pairs(tls: &Tls) -> Result<Vec<(Vec<CertificateDer<'static>>, PrivateKeyDer<'
 /// [`Error`], naming the file.
 pub fn server_config(tls: &Tls, verify: bool) -> Result<Arc<ServerConfig>, Error> {
     let provider = provider(tls)?;
-    let builder =
-        ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions(tls)).map_err(refused)?;
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions(tls))
+        .map_err(refused)?;
     let builder = match (&tls.ca_file, verify) {
         (Some(file), true) => {
             let roots = Arc::new(authorities(file)?);
             builder.with_client_cert_verifier(
-                WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().map_err(refused)?,
+                WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+                    .build()
+                    .map_err(refused)?,
             )
         }
         (None, true) => return Err(Error::Refused("verify needs a ca_file".into())),
@@ -132,9 +141,13 @@ pub fn server_config(tls: &Tls, verify: bool) -> Result<Arc<ServerConfig>, Error
             builder.with_single_cert(chain, key).map_err(refused)?
         }
         _ => {
-            let first = rustls::sign::CertifiedKey::from_der(pairs[0].0.clone(), pairs[0].1.clone_key(), &provider)
-                .map_err(refused)?;
-            builder.with_cert_resolver(Arc::new(ByName { names: by_name(&pairs, &provider)?, first: Arc::new(first) }))
+            let first =
+                rustls::sign::CertifiedKey::from_der(pairs[0].0.clone(), pairs[0].1.clone_key(), &provider)
+                    .map_err(refused)?;
+            builder.with_cert_resolver(Arc::new(ByName {
+                names: by_name(&pairs, &provider)?,
+                first: Arc::new(first),
+            }))
         }
     };
     Ok(Arc::new(config))
@@ -152,8 +165,8 @@ type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 fn by_name(pairs: &[Pair], provider: &CryptoProvider) -> Result<ResolvesServerCertUsingSni, Error> {
     let mut names = ResolvesServerCertUsingSni::new();
     for (chain, key) in pairs {
-        let certified =
-            rustls::sign::CertifiedKey::from_der(chain.clone(), key.clone_key(), provider).map_err(refused)?;
+        let certified = rustls::sign::CertifiedKey::from_der(chain.clone(), key.clone_key(), provider)
+            .map_err(refused)?;
         let parsed = webpki::EndEntityCert::try_from(&chain[0]).map_err(refused)?;
         for name in parsed.valid_dns_names() {
             // wildcard names cannot be looked up: the first certificate stays the answer
@@ -175,8 +188,9 @@ impl rustls::server::ResolvesServerCert for ByName {
 /// [`Error`], naming the file.
 pub fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, Error> {
     let provider = provider(tls)?;
-    let builder =
-        ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions(tls)).map_err(refused)?;
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions(tls))
+        .map_err(refused)?;
     let builder = if tls.insecure {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
     } else {

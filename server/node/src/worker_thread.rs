@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wire::info::Info;
 
 const WAKE: Token = Token(usize::MAX);
-/// Reads of one round after which what was put off is written at the latest.
+/// Reads after which what was put off is written at the latest.
 const READS_BEFORE_FLUSH: usize = 16;
 const TICK: Duration = Duration::from_millis(100);
 const TICK_PAUSED: Duration = Duration::from_millis(10);
@@ -87,6 +87,9 @@ pub struct WorkerThread {
     ready: Vec<u32>,
     overdue: Vec<u32>,
     last_tick_nanos: u64,
+    /// Reads since everything was flushed. Over rounds: one publisher that never pauses must not keep back what
+    /// others wait for.
+    reads_unflushed: usize,
 }
 
 struct Slot {
@@ -96,6 +99,9 @@ struct Slot {
     handshake_until_nanos: u64,
     queued: bool,
     paused: bool,
+    /// The peer's end was announced. It is read to even after a short read: bytes and end often come as one
+    /// edge, and no other tells of the end.
+    ending: bool,
 }
 
 impl WorkerThread {
@@ -111,6 +117,7 @@ impl WorkerThread {
             ready: Vec::new(),
             overdue: Vec::new(),
             last_tick_nanos: now_nanos(),
+            reads_unflushed: 0,
         }
     }
 
@@ -145,6 +152,11 @@ impl WorkerThread {
                     }
                     self.worker.writable(token);
                 }
+                if (event.is_read_closed() || event.is_error())
+                    && let Some(Some(slot)) = self.sockets.get_mut(event.token().0)
+                {
+                    slot.ending = true;
+                }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     self.queue(token);
                 }
@@ -170,7 +182,6 @@ impl WorkerThread {
 
     /// Reads each ready connection once.
     fn serve(&mut self, now: u64) {
-        let mut reads = 0;
         let mut place = 0;
         let busy = self.ready.len() > 1;
         while place < self.ready.len() {
@@ -183,8 +194,9 @@ impl WorkerThread {
                     slot.queued = false;
                 }
             }
-            reads += 1;
-            if reads % READS_BEFORE_FLUSH == 0 {
+            self.reads_unflushed += 1;
+            if self.reads_unflushed >= READS_BEFORE_FLUSH {
+                self.reads_unflushed = 0;
                 self.worker.flush(true);
             }
         }
@@ -202,9 +214,9 @@ impl WorkerThread {
             Ok(None) => return false,
             Ok(Some(0)) => self.worker.close(token, CloseReason::ClientClosed),
             Ok(Some(read)) => {
-                let filled = read == size;
+                let (filled, ending) = (read == size, slot.ending);
                 match self.worker.received(token, read, filled, busy, now) {
-                    Progress::Open => return filled,
+                    Progress::Open => return filled || ending,
                     other => other,
                 }
             }
@@ -266,7 +278,7 @@ impl WorkerThread {
     /// Commands of this driver.
     fn obey(&mut self, what: Box<dyn Any + Send>) {
         if let Some(Inform(info)) = what.downcast_ref() {
-            self.worker.inform(info);
+            self.worker.inform(info.clone());
         } else if let Some(Reconfigure(settings)) = what.downcast_ref() {
             self.worker.reconfigure(settings.clone());
         } else if let Some(CloseClients(count, reason)) = what.downcast_ref() {
@@ -306,7 +318,7 @@ impl WorkerThread {
         }
         let handshake_until_nanos = if secured { now + self.shared.handshake_nanos(link.kind) } else { 0 };
         self.sockets[token as usize] =
-            Some(Slot { socket, link, handshake_until_nanos, queued: false, paused: false });
+            Some(Slot { socket, link, handshake_until_nanos, queued: false, paused: false, ending: false });
         // bytes may have come before it was watched
         self.queue(token);
     }
