@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::script::{
-    Case, Script, Step, differences, json_shape, masked_info, parse_transcripts, printable_lines,
+    Case, Script, Step, differences, json_shape, masked_info, parse_known, parse_transcripts, printable_lines,
 };
 
 use crate::process::{Running, eventually, free_ports, project_root};
@@ -47,21 +47,38 @@ impl DifferentialArguments {
             "name the broker to judge with --candidate, or --record the reference's answers"
         );
         let scripts = if self.scripts.is_empty() { all_scripts()? } else { self.scripts.clone() };
-        let (mut same, mut different) = (0, Vec::new());
+        let known_path = project_root().join("e2e/differential/known.list");
+        let known = parse_known(&std::fs::read_to_string(&known_path).unwrap_or_default());
+        let (mut same, mut as_known) = (0, 0);
+        let (mut different, mut unlisted) = (Vec::new(), Vec::new());
         for path in &scripts {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
             let script = Script::parse(&path.display().to_string(), &text)?;
             for (case, difference) in self.run_script(path, &script)? {
-                match difference {
-                    None => same += 1,
-                    Some(difference) => {
+                match (difference, known.get(&case)) {
+                    (None, None) => same += 1,
+                    (None, Some(_)) => unlisted.push(case),
+                    (Some(_), Some(_)) => as_known += 1,
+                    (Some(difference), None) => {
                         println!("DIFFERENT {case}\n{difference}");
                         different.push(case);
                     }
                 }
             }
         }
-        println!("differential: {same} cases alike, {} different", different.len());
+        println!(
+            "differential: {same} cases alike, {as_known} different as {} says, {} different",
+            known_path.display(),
+            different.len()
+        );
+        if self.candidate.is_some() {
+            ensure!(
+                unlisted.is_empty(),
+                "alike by now, take out of {}: {}",
+                known_path.display(),
+                unlisted.join("; ")
+            );
+        }
         ensure!(different.is_empty(), "different: {}", different.join("; "));
         Ok(())
     }

@@ -306,6 +306,14 @@ pub fn parse_transcripts(text: &str) -> BTreeMap<String, String> {
     transcripts
 }
 
+/// Differences that are known: a line each, `SCRIPT: CASE = reason`; `#` begins a remark.
+#[must_use]
+pub fn parse_known(text: &str) -> BTreeMap<String, String> {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let entries = lines.filter_map(|line| line.split_once(" = "));
+    entries.map(|(case, reason)| (case.trim().to_owned(), reason.trim().to_owned())).collect()
+}
+
 /// What differs between two transcripts, for people: lines that only one of them has.
 #[must_use]
 pub fn differences(want: &str, got: &str) -> Option<String> {
@@ -394,6 +402,13 @@ mod tests {
         let transcripts = parse_transcripts(text);
         assert_eq!(transcripts["lowercase ops"], "a< +OK\na< (open)\n");
         assert_eq!(transcripts["empty"], "");
+    }
+
+    #[test]
+    fn a_known_difference_is_listed_with_its_reason() {
+        let known = parse_known("# why\nprotocol: info = no key for sealed answers yet\n\n");
+        assert_eq!(known["protocol: info"], "no key for sealed answers yet");
+        assert_eq!(known.len(), 1);
     }
 
     #[test]
