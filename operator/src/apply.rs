@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -117,7 +117,11 @@ pub async fn status(
 }
 
 /// Publishes an Event. Events are news, not state: one that is lost stops nothing.
-pub async fn event(recorder: &Recorder, about: &ObjectReference, note: &Note) {
+///
+/// A recorder of its own for each: a shared one folds Events of one reason into the first of them, and with
+/// that loses every later message. Only transitions come here, so there is no flood to hold back.
+pub async fn event(client: &Client, reporter: &Reporter, about: &ObjectReference, note: &Note) {
+    let recorder = Recorder::new(client.clone(), reporter.clone());
     let event = Event {
         type_: if note.warning { EventType::Warning } else { EventType::Normal },
         reason: note.reason.to_owned(),

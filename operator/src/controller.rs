@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Client, Resource as _, ResourceExt as _};
@@ -62,7 +62,7 @@ pub enum ReconcileError {
 /// What every reconcile works with.
 pub struct Context {
     client: Client,
-    recorder: Recorder,
+    reporter: Reporter,
     prober: Prober,
     defaults: Defaults,
     metrics: Arc<Metrics>,
@@ -83,7 +83,7 @@ impl Context {
         let reporter =
             Reporter { controller: "starling-operator".to_owned(), instance: std::env::var("POD_NAME").ok() };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
+            reporter,
             client,
             prober: Prober::new(ASK_TIME_MAX),
             defaults,
@@ -292,7 +292,7 @@ async fn tell(
         } else {
             tracing::info!(cluster = %name(object), reason = note.reason, "{}", note.message);
         }
-        apply::event(&context.recorder, &about, note).await;
+        apply::event(&context.client, &context.reporter, &about, note).await;
     }
     if object.status.as_ref() != Some(&current) {
         apply::status(&context.client, object, &current).await?;

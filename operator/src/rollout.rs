@@ -5,7 +5,8 @@
 //! killed at any point goes on where it was. Never knows whether a server is a pod or a process.
 //!
 //! The promise, tested over random histories: a step never takes down a server that works while another
-//! one does not work or is on its way out; so never two servers down by our doing.
+//! one that is to stay does not work, or while any is on its way out; so never two servers down by our
+//! doing.
 
 use std::time::Duration;
 
@@ -299,12 +300,13 @@ fn replaceable_unready<'a>(target: &Target, observed: &'a Observed, now: u32) ->
     observed.servers.iter().filter(stays).filter(broken).filter(|_| target.automatic).next_back()
 }
 
-/// The highest server leaves; if it works, only while all others do.
+/// The highest server leaves; if it works, only while all that are to stay do. Broken ones that are to
+/// leave as well are not waited for: nobody would mend them.
 fn shrink(target: &Target, observed: &Observed, now: u32) -> Plan {
     let victim = now - 1;
     let disturbs =
         observed.servers.iter().any(|server| server.ordinal == victim && server.health != Health::Unready);
-    match gate(target, observed, now, Some(victim)).filter(|_| disturbs) {
+    match gate(target, observed, victim.min(target.servers)).filter(|_| disturbs) {
         Some(wait) => Plan { step: Step::Wait(wait), workload_servers: now },
         None => Plan { step: Step::Shrink { from: now, to: victim }, workload_servers: victim },
     }
@@ -318,7 +320,7 @@ fn roll(target: &Target, observed: &Observed, now: u32) -> Step {
     let quiet = !observed.servers.iter().any(|server| outdated(&server) || behind(&server));
     // A cluster with nothing to change need not settle to be done.
     let settled = |wait: &Wait| !(quiet && matches!(wait, Wait::Settling { .. }));
-    if let Some(wait) = gate(target, observed, now, None).filter(settled) {
+    if let Some(wait) = gate(target, observed, now).filter(settled) {
         return Step::Wait(wait);
     }
     // Highest first, as a StatefulSet does, and as scaling down would take them.
@@ -341,29 +343,33 @@ fn roll(target: &Target, observed: &Observed, now: u32) -> Step {
     }
 }
 
-/// What must be waited for before a working server is disturbed. `except` is the server about to be.
-fn gate(target: &Target, observed: &Observed, now: u32, except: Option<u32>) -> Option<Wait> {
-    let mut settling = None;
-    for ordinal in (0..now).filter(|ordinal| Some(*ordinal) != except) {
-        let Some(server) = observed.servers.iter().find(|server| server.ordinal == ordinal) else {
-            return Some(Wait::Missing { ordinal });
-        };
-        let overdue = server.state_age > target.gate_timeout;
-        let expected = now - 1;
-        match server.health {
-            Health::Ready => {}
-            Health::Unknown => return Some(Wait::Unmeshed { ordinal, routes: None, expected, overdue }),
-            Health::Unready => {
-                return Some(Wait::Unready { ordinal, trouble: server.trouble.clone(), overdue });
-            }
-        }
-        if server.routes.is_none_or(|routes| routes < expected) {
-            return Some(Wait::Unmeshed { ordinal, routes: server.routes, expected, overdue });
-        }
-        let left = target.ready_min.saturating_sub(server.state_age);
-        if !left.is_zero() {
-            settling = Some(Wait::Settling { ordinal, left });
-        }
+/// What must be waited for before a working server is disturbed, when the first `stay` are to work. Names
+/// the root of a trouble first: a server that is missing or does not work, then one that does not see the
+/// others, which may only follow from it.
+fn gate(target: &Target, observed: &Observed, stay: u32) -> Option<Wait> {
+    let find = |ordinal: u32| observed.servers.iter().find(|server| server.ordinal == ordinal);
+    if let Some(ordinal) = (0..stay).find(|ordinal| find(*ordinal).is_none()) {
+        return Some(Wait::Missing { ordinal });
     }
-    settling
+    let others: Vec<&Server> = (0..stay).filter_map(find).collect();
+    if let Some(server) = others.iter().find(|server| server.health == Health::Unready) {
+        let overdue = server.state_age > target.gate_timeout;
+        return Some(Wait::Unready { ordinal: server.ordinal, trouble: server.trouble.clone(), overdue });
+    }
+    let expected = stay.saturating_sub(1);
+    let alone = |server: &&&Server| {
+        server.health == Health::Unknown || server.routes.is_none_or(|routes| routes < expected)
+    };
+    if let Some(server) = others.iter().find(alone) {
+        // The mesh can be no older than its youngest server.
+        let youngest = observed.servers.iter().map(|server| server.state_age).min().unwrap_or_default();
+        let routes = server.routes.filter(|_| server.health == Health::Ready);
+        let overdue = youngest > target.gate_timeout;
+        return Some(Wait::Unmeshed { ordinal: server.ordinal, routes, expected, overdue });
+    }
+    let unsettled = others.iter().max_by_key(|server| target.ready_min.saturating_sub(server.state_age));
+    unsettled
+        .map(|server| (server.ordinal, target.ready_min.saturating_sub(server.state_age)))
+        .filter(|(_, left)| !left.is_zero())
+        .map(|(ordinal, left)| Wait::Settling { ordinal, left })
 }

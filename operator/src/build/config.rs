@@ -113,8 +113,8 @@ impl Generation {
 }
 
 /// Whether the server's own rules let it take the change while it runs.
-fn is_reloadable(_old: &Rendered, _new: &Rendered) -> bool {
-    false
+fn is_reloadable(old: &Rendered, new: &Rendered) -> bool {
+    !config::diff(&old.settings, &new.settings).needs_restart()
 }
 
 /// A password for routes: 128 bits as hexadecimal digits, so it needs no escaping anywhere.
