@@ -13,9 +13,6 @@ use crate::statistics::Latencies;
 use crate::talker::Talker;
 use crate::traffic::Timing;
 
-/// No answer at all for so long: the run has failed.
-const SILENT_SECONDS_MAX: u64 = 10;
-
 /// What went through while the clock ran.
 pub struct Exchanged {
     /// Requests answered.
@@ -80,7 +77,7 @@ pub fn request_reply(
     timing: Timing,
     usage: &dyn Fn() -> Usage,
 ) -> Result<Exchanged, Error> {
-    let mut exchange = Exchange::open(endpoint, count)?;
+    let mut exchange = Exchange::open(endpoint, count, timing.patience)?;
     let mut phase = Phase::Warm;
     let mut clock = Instant::now();
     let mut before = usage();
@@ -126,12 +123,13 @@ struct Exchange {
     /// Requests not answered yet.
     under_way: usize,
     last_event: Instant,
+    patience: Duration,
     done: Option<Exchanged>,
 }
 
 impl Exchange {
     /// Connects all and sends the first requests.
-    fn open(endpoint: &Endpoint, count: usize) -> Result<Self, Error> {
+    fn open(endpoint: &Endpoint, count: usize, patience: Duration) -> Result<Self, Error> {
         let poll = Poll::new().map_err(|source| Error::io("opening epoll", source))?;
         let mut service = endpoint.connect(None)?;
         service.subscribe(b"SUB bench.service 1\r\n")?;
@@ -154,6 +152,7 @@ impl Exchange {
             latencies: Latencies::new(),
             under_way: count,
             last_event: Instant::now(),
+            patience,
             done: None,
         })
     }
@@ -168,7 +167,7 @@ impl Exchange {
         }
         if !self.events.is_empty() {
             self.last_event = Instant::now();
-        } else if self.last_event.elapsed().as_secs() >= SILENT_SECONDS_MAX {
+        } else if self.last_event.elapsed() >= self.patience {
             return Err(Error::NotDelivered {
                 what: "answers to the requests under way".to_owned(),
                 received: 0,

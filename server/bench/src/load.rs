@@ -22,8 +22,8 @@ const READ_BYTES_MAX: usize = 256 * 1024;
 const WINDOW_BYTES: u64 = 16 << 20;
 /// The same for each reader: large fan-outs need more.
 const WINDOW_BYTES_EACH: u64 = 128 << 10;
-/// Nothing moved for so long: the run has failed.
-const STALLED_SECONDS_MAX: u64 = 10;
+/// How long interest may take to cross a route.
+const ROUTE_SECONDS_MAX: u64 = 10;
 
 struct Link {
     transport: Transport,
@@ -105,6 +105,7 @@ pub struct Load {
     started: Instant,
     /// Rises with whatever moves.
     progress: u64,
+    patience: Duration,
 }
 
 impl Load {
@@ -164,6 +165,7 @@ impl Load {
             window: u64::MAX,
             publishing: false,
             progress: 0,
+            patience: Duration::MAX,
             started: Instant::now(),
             links,
             groups,
@@ -206,6 +208,7 @@ impl Load {
     /// When anything was lost, doubled, refused or cut off that should not have been.
     pub fn run(mut self, timing: Timing, usage: &dyn Fn() -> Usage) -> Result<Flow, Error> {
         self.publishing = true;
+        self.patience = timing.patience;
         self.started = Instant::now();
         self.queue_publishers();
         self.advance(timing.warm)?;
@@ -254,7 +257,7 @@ impl Load {
             if seen != self.progress {
                 seen = self.progress;
                 moved = now;
-            } else if moved.elapsed().as_secs() >= STALLED_SECONDS_MAX {
+            } else if moved.elapsed() >= self.patience {
                 return Err(self.stalled("publishing"));
             }
         }
@@ -266,7 +269,7 @@ impl Load {
                 "{what} ({} published, {} received of {} expected)",
                 self.published, self.received, self.expected
             ),
-            seconds: STALLED_SECONDS_MAX,
+            seconds: self.patience.as_secs(),
         }
     }
 
@@ -296,7 +299,7 @@ impl Load {
                 seen = self.progress;
                 moved = Instant::now();
             }
-            if moved.elapsed().as_secs() >= STALLED_SECONDS_MAX {
+            if moved.elapsed() >= self.patience {
                 if awaited.is_empty() {
                     break;
                 }
@@ -665,7 +668,7 @@ fn settle(endpoints: &[Endpoint]) -> Result<(), Error> {
     receiver.set_patience(Duration::from_millis(50))?;
     let mut sender = first.connect(None)?;
     let started = Instant::now();
-    while started.elapsed().as_secs() < STALLED_SECONDS_MAX {
+    while started.elapsed().as_secs() < ROUTE_SECONDS_MAX {
         sender.send(b"PUB bench.probe 1\r\nx\r\n")?;
         if receiver.wait_for_message(b"x").unwrap_or(false) {
             return Ok(());
@@ -673,6 +676,6 @@ fn settle(endpoints: &[Endpoint]) -> Result<(), Error> {
     }
     Err(Error::Stalled {
         what: "waiting for interest to cross the route".to_owned(),
-        seconds: STALLED_SECONDS_MAX,
+        seconds: ROUTE_SECONDS_MAX,
     })
 }

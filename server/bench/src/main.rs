@@ -39,6 +39,9 @@ struct RunOptions {
     /// Writes all figures for `compare`
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes the table as Markdown, for documents
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
     /// Draws the ratios to the first server
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -61,6 +64,17 @@ struct ServerOptions {
 enum Task {
     /// Lists the scenarios and their goals
     List,
+    /// Shows a report again
+    Show {
+        /// The report
+        report: PathBuf,
+        /// Writes the table as Markdown
+        #[arg(long, value_name = "FILE")]
+        markdown: Option<PathBuf>,
+        /// Draws the ratios to the first server
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
     /// Compares two reports, such as of two commits
     Compare {
         /// The older report
@@ -99,6 +113,11 @@ fn main() -> anyhow::Result<()> {
         Some(Task::List) => list(),
         Some(Task::Compare { old, new }) => {
             say(&bench::report::compare(&Report::load(old)?, &Report::load(new)?))
+        }
+        Some(Task::Show { report, markdown, svg }) => {
+            let report = Report::load(report)?;
+            write_out(&report, markdown.as_ref(), svg.as_ref())?;
+            say(&report.table())
         }
         Some(Task::Curve { quantity, largest, json, svg }) => {
             curve(servers, *quantity, *largest, json.as_ref(), svg.as_ref())
@@ -157,6 +176,7 @@ fn timing(seconds: f64) -> Timing {
     Timing {
         warm: Duration::from_secs_f64((seconds / 5.0).clamp(0.2, 1.0)),
         measured: Duration::from_secs_f64(seconds.max(0.1)),
+        patience: Duration::from_secs(10),
     }
 }
 
@@ -188,12 +208,20 @@ fn measure(options: &RunOptions) -> anyhow::Result<()> {
         }
     }
     say(&report.table())?;
-    if let Some(path) = &options.svg {
-        std::fs::write(path, bench::plot::ratios(&report))
-            .with_context(|| format!("writing {}", path.display()))?;
-    }
+    write_out(&report, options.markdown.as_ref(), options.svg.as_ref())?;
     if report.failed() {
         bail!("some runs failed: their figures are not in the table");
+    }
+    Ok(())
+}
+
+fn write_out(report: &Report, markdown: Option<&PathBuf>, svg: Option<&PathBuf>) -> anyhow::Result<()> {
+    if let Some(path) = markdown {
+        std::fs::write(path, report.markdown()).with_context(|| format!("writing {}", path.display()))?;
+    }
+    if let Some(path) = svg {
+        let drawn = bench::plot::ratios(report);
+        std::fs::write(path, drawn).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }

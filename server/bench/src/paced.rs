@@ -16,8 +16,6 @@ use crate::traffic::Timing;
 const TICK: Duration = Duration::from_micros(50);
 /// A publisher that is so far behind shows that the rate is beyond the server.
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
-/// How long the last messages may take to arrive.
-const DRAIN_SECONDS_MAX: u64 = 10;
 const PAYLOAD_BYTES: usize = 128;
 
 /// What an open loop saw.
@@ -64,7 +62,7 @@ pub fn open_loop(
         latencies: std::mem::take(&mut open.latencies),
         usage: after,
     };
-    let drain_until = Instant::now() + Duration::from_secs(DRAIN_SECONDS_MAX);
+    let drain_until = Instant::now() + timing.patience;
     while open.received != open.sent {
         if Instant::now() > drain_until {
             return Err(Error::NotDelivered {

@@ -227,6 +227,71 @@ impl Report {
         text
     }
 
+    /// The table for documents: one row for each scenario and candidate, baseline and candidate side by
+    /// side, ratios with their spread, and the goals.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let mut text = format!(
+            "{} cores of {}, {}, Linux {}; {} rounds of {} s, servers in turn, medians.\n\n",
+            self.machine.cores,
+            self.machine.processor,
+            bytes(self.machine.memory_bytes as f64),
+            self.machine.kernel,
+            self.rounds,
+            self.seconds
+        );
+        for server in &self.servers {
+            let _ = writeln!(text, "- {}: {}", server.name, server.version);
+        }
+        text.push_str("\n| scenario | figure | baseline | candidate | ratio (spread) | goal | |\n");
+        text.push_str("| --- | --- | --- | --- | --- | --- | --- |\n");
+        for scenario in &self.scenarios {
+            for server in 1..self.servers.len() {
+                self.markdown_rows(&mut text, scenario, server);
+            }
+        }
+        text
+    }
+
+    fn markdown_rows(&self, text: &mut String, scenario: &ScenarioResult, server: usize) {
+        if let Some(why) = scenario.skipped.as_deref().or(scenario.failure(server)) {
+            let _ = writeln!(text, "| {} | | | {why} | | | FAILED |", scenario.title);
+        }
+        let verdicts = scenario.verdicts(server);
+        let mut title = scenario.title.as_str();
+        for metric in [
+            Metric::Rate,
+            Metric::CpuNanoseconds,
+            Metric::P50Microseconds,
+            Metric::P99Microseconds,
+            Metric::P999Microseconds,
+            Metric::ResidentBytes,
+            Metric::ResidentPeakBytes,
+            Metric::BytesEach,
+            Metric::Share,
+            Metric::AddedNanoseconds,
+            Metric::CutOff,
+        ] {
+            let value = |server| median(&scenario.values(server, metric)).map(|v| metric.show(v));
+            let Some(own) = value(server) else { continue };
+            let verdict = verdicts.iter().find(|verdict| verdict.goal.metric == metric);
+            let ratio = scenario.ratio(server, metric).map(|ratio| {
+                let [middle, lowest, highest] = [ratio.middle, ratio.lowest, ratio.highest].map(short);
+                format!("{middle}x ({lowest}..{highest})")
+            });
+            let _ = writeln!(
+                text,
+                "| {title} | {} | {} | {own} | {} | {} | {} |",
+                metric.label(),
+                value(0).unwrap_or_default(),
+                ratio.unwrap_or_default(),
+                verdict.map(|verdict| goal_text(&verdict.goal)).unwrap_or_default(),
+                verdict.map_or("", |verdict| if verdict.reached { "reached" } else { "missed" })
+            );
+            title = "";
+        }
+    }
+
     /// The rows of one scenario, each with the lines that go below it.
     fn rows(&self, scenario: &ScenarioResult) -> Vec<(Vec<String>, Vec<String>)> {
         if let Some(why) = &scenario.skipped {
@@ -343,25 +408,39 @@ fn row(scenario: &ScenarioResult, server: usize, name: &str, server_name: &str) 
 
 fn verdict_line(verdict: &Verdict) -> String {
     let goal = verdict.goal;
-    let (sign, times) = match goal.bound {
-        Bound::RatioAtLeast => (">=", "x"),
-        Bound::RatioAtMost => ("<=", "x"),
-        Bound::AtLeast => (">=", ""),
-        Bound::AtMost => ("<=", ""),
-    };
+    let times = times(&goal);
     let show = |value: f64| match times {
         "" => goal.metric.show(value),
         _ => short(value) + times,
     };
     format!(
-        "{} {} ({}..{}), goal {sign} {}: {}",
+        "{} {} ({}..{}), goal {}: {}",
         goal.metric.label(),
         show(verdict.measured.middle),
         show(verdict.measured.lowest),
         show(verdict.measured.highest),
-        show(goal.limit),
+        goal_text(&goal),
         if verdict.reached { "reached" } else { "MISSED" }
     )
+}
+
+/// What follows a figure of the goal's kind: `x` for ratios.
+fn times(goal: &Goal) -> &'static str {
+    match goal.bound {
+        Bound::RatioAtLeast | Bound::RatioAtMost => "x",
+        Bound::AtLeast | Bound::AtMost => "",
+    }
+}
+
+fn goal_text(goal: &Goal) -> String {
+    let sign = match goal.bound {
+        Bound::RatioAtLeast | Bound::AtLeast => ">=",
+        Bound::RatioAtMost | Bound::AtMost => "<=",
+    };
+    match times(goal) {
+        "" => format!("{sign} {}", goal.metric.show(goal.limit)),
+        times => format!("{sign} {}{times}", short(goal.limit)),
+    }
 }
 
 /// Pads columns to the width of their widest cell; the first two to the left, figures to the right.
@@ -569,6 +648,14 @@ mod tests {
         assert!(table.contains("rate 8.00x (8.00x..8.50x), goal >= 7.00x: reached"), "{table}");
         assert!(table.contains("goal <= 0.12x: MISSED"), "{table}");
         assert!(table.contains("starling: 1 of 2 goals reached"), "{table}");
+    }
+
+    #[test]
+    fn the_markdown_sets_both_servers_side_by_side() {
+        let text = report([8e6, 8e6, 8.5e6]).markdown();
+        let row = "| 1 to 1 | rate | 1.00M/s | 8.00M/s | 8.00x (8.00..8.50) | >= 7.00x | reached |";
+        assert!(text.contains(row), "{text}");
+        assert!(text.contains("| <= 0.12x | missed |"), "{text}");
     }
 
     #[test]

@@ -13,8 +13,6 @@ use crate::traffic::Timing;
 
 /// Connections being made at a time.
 const UNDER_WAY: usize = 128;
-/// No connection completed for so long: the run has failed.
-const SILENT_SECONDS_MAX: u64 = 10;
 
 /// What a storm saw.
 pub struct Storm {
@@ -86,10 +84,10 @@ pub fn storm(endpoint: &Endpoint, timing: Timing, usage: &dyn Fn() -> Usage) -> 
             *guest = arrive(endpoint, number, slot, &poll)?;
             number += 1;
         }
-        if last.elapsed().as_secs() >= SILENT_SECONDS_MAX {
+        if last.elapsed() >= timing.patience {
             return Err(Error::Stalled {
                 what: format!("connecting ({done} done)"),
-                seconds: SILENT_SECONDS_MAX,
+                seconds: timing.patience.as_secs(),
             });
         }
     }

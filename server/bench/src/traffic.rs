@@ -86,6 +86,8 @@ pub struct Timing {
     pub warm: Duration,
     /// With the clock running.
     pub measured: Duration,
+    /// How long nothing may move before a run has failed.
+    pub patience: Duration,
 }
 
 /// What went through while the clock ran.

@@ -285,10 +285,7 @@ impl Bench<'_> {
     /// The measured time of one of `parts` runs that share the scenario's time.
     #[must_use]
     pub fn part(&self, parts: u32) -> Timing {
-        Timing {
-            warm: self.timing.warm,
-            measured: (self.timing.measured / parts).max(Duration::from_millis(500)),
-        }
+        Timing { measured: (self.timing.measured / parts).max(Duration::from_millis(500)), ..self.timing }
     }
 }
 
