@@ -316,7 +316,6 @@ impl Router {
             for target in 0..plan.plain {
                 self.stage_target(&plan, number as u32, message.plan, target as u32, from);
             }
-            let routes_names = self.names.len();
             let mut drawn: Vec<(u32, usize)> = Vec::new();
             match message.queues {
                 None => {
@@ -341,7 +340,6 @@ impl Router {
                     }
                 }
             }
-            self.names.truncate(routes_names);
             self.stage_routes(&plan, number as u32, message.plan, &drawn);
         }
     }
@@ -399,7 +397,9 @@ impl Router {
         for step in 0..local {
             let target = group.local[((ticket + step) % local) as usize];
             let to = &plan.targets[target as usize];
-            if to.link.close_reason().is_none() && !(Arc::ptr_eq(&to.link, from) && from.has(FLAG_NO_ECHO)) {
+            let own = Arc::ptr_eq(&to.link, from) && from.has(FLAG_NO_ECHO);
+            // a member at its maximum leaves the message to the others
+            if !own && to.link.close_reason().is_none() && grant(to) {
                 return Some(Draw::Local(target));
             }
         }
@@ -566,10 +566,11 @@ impl Router {
             }
         }
         let part = self.stage.len() / SWEEP_PARTS + 1;
-        for ops in self.stage.iter_mut().cycle().skip(self.swept).take(part) {
+        self.swept = if self.swept >= self.stage.len() { 0 } else { self.swept };
+        for ops in self.stage.iter_mut().skip(self.swept).take(part) {
             *ops = Vec::new();
         }
-        self.swept = (self.swept + part) % self.stage.len().max(1);
+        self.swept += part;
     }
 }
 
