@@ -36,10 +36,9 @@ struct Slot {
 
 enum Phase {
     Poll,
-    /// Reading `ready[place]` next, after so many reads.
+    /// Reading `ready[place]` next.
     Serve {
         place: usize,
-        reads: usize,
     },
     Finish,
 }
@@ -53,6 +52,7 @@ pub struct Driver {
     slots: Vec<Option<Slot>>,
     ready: Vec<u32>,
     phase: Phase,
+    reads_unflushed: usize,
     /// Numbers of the connections that the worker ended, with the reason.
     pub closed: Vec<(u64, CloseReason)>,
     /// Times that a publisher was paused.
@@ -75,6 +75,7 @@ impl Driver {
             slots: Vec::new(),
             ready: Vec::new(),
             phase: Phase::Poll,
+            reads_unflushed: 0,
             closed: Vec::new(),
             pauses: 0,
         }
@@ -111,10 +112,10 @@ impl Driver {
         match self.phase {
             Phase::Poll => {
                 self.poll();
-                self.phase = Phase::Serve { place: 0, reads: 0 };
+                self.phase = Phase::Serve { place: 0 };
             }
-            Phase::Serve { place, .. } if place >= self.ready.len() => self.phase = Phase::Finish,
-            Phase::Serve { mut place, mut reads } => {
+            Phase::Serve { place } if place >= self.ready.len() => self.phase = Phase::Finish,
+            Phase::Serve { mut place } => {
                 let token = self.ready[place];
                 if self.read(token, chunk_max, now) {
                     place += 1;
@@ -124,11 +125,12 @@ impl Driver {
                         slot.queued = false;
                     }
                 }
-                reads += 1;
-                if reads % READS_BEFORE_FLUSH == 0 {
+                self.reads_unflushed += 1;
+                if self.reads_unflushed >= READS_BEFORE_FLUSH {
+                    self.reads_unflushed = 0;
                     self.worker.flush(true);
                 }
-                self.phase = Phase::Serve { place, reads };
+                self.phase = Phase::Serve { place };
             }
             Phase::Finish => {
                 self.tick(now);

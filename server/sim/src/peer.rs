@@ -307,7 +307,7 @@ impl Peer {
         let words: Vec<&str> = line.split(' ').collect();
         let behind = line_end + 2;
         match words[..] {
-            ["INFO", _] | ["+OK"] => Ok(Some(behind)),
+            ["INFO", ..] | ["+OK"] => Ok(Some(behind)),
             ["PING"] => {
                 if !self.facts.gone {
                     self.say("PONG\r\n");

@@ -311,7 +311,15 @@ impl World {
                 "left behind: {left} subscriptions, {links} links, {connections} connections; {open:?} of {peers:?}"
             ));
         }
-        Ok(())
+        // ticks come ten times a second in `node`; here one a round
+        for _ in 0..30 {
+            self.round()?;
+        }
+        let held: Vec<_> = self.peers.iter().filter(|peer| Arc::strong_count(&peer.pipe) > 1).collect();
+        match held.first() {
+            Some(peer) => Err(format!("{} closed connections are still held, first peer {}", held.len(), peer.number)),
+            None => Ok(()),
+        }
     }
 
     fn report(&self) -> Report {
