@@ -78,10 +78,10 @@ impl Shape {
             large_percent: 80,
             tokens: 1,
             interest_percent: 10,
-            stall_permille: 40,
+            stall_permille: 30,
             stall_steps_max: 2_000,
         };
-        Shape { habits, buffer_bytes: (200_000, 400_000), peers: 5, steps: 800, churn_permille: 2, ..small }
+        Shape { habits, buffer_bytes: (200_000, 400_000), peers: 5, steps: 3_000, churn_permille: 1, ..small }
     }
 
     /// Readers that are cut off because too much waits for them.
@@ -317,7 +317,9 @@ impl World {
         }
         let held: Vec<_> = self.peers.iter().filter(|peer| Arc::strong_count(&peer.pipe) > 1).collect();
         match held.first() {
-            Some(peer) => Err(format!("{} closed connections are still held, first peer {}", held.len(), peer.number)),
+            Some(peer) => {
+                Err(format!("{} closed connections are still held, first peer {}", held.len(), peer.number))
+            }
             None => Ok(()),
         }
     }
