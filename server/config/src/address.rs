@@ -77,6 +77,28 @@ pub fn parse_listen(text: &str) -> Result<(String, Option<Port>), String> {
     Ok((host.to_string(), Port::from_written(number)?))
 }
 
+/// Reads an address to advertise: a host, or `host:port`; without a port, or with 0 or -1, it is the
+/// listener's.
+///
+/// # Errors
+/// For text that is neither.
+pub fn parse_advertise(text: &str, listening: u16) -> Result<(String, u16), String> {
+    if split_host_port(text).is_none() {
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        let bracketed = bare.len() != text.len();
+        if bare.is_empty() || bare.contains(['[', ']']) || (bare.contains(':') && !bracketed) {
+            return Err(format!(
+                "address {text:?} is neither a host nor host:port; an IPv6 host stands in brackets"
+            ));
+        }
+        return Ok((bare.trim().to_string(), listening));
+    }
+    match parse_listen(text)? {
+        (host, Some(Port::Fixed(port))) => Ok((host.trim().to_string(), port)),
+        (host, _) => Ok((host.trim().to_string(), listening)),
+    }
+}
+
 /// The host without brackets, and the port's text.
 fn split_host_port(text: &str) -> Option<(&str, &str)> {
     if let Some(rest) = text.strip_prefix('[') {
@@ -264,6 +286,22 @@ mod tests {
         assert!(parse_listen("::1:4222").is_err());
         assert!(parse_listen("a:b").unwrap_err().starts_with("could not parse port \"b\""));
         assert!(parse_listen("a:70000").unwrap_err().contains("70000"));
+    }
+
+    #[test]
+    fn an_advertised_address_may_leave_out_its_port() {
+        for (text, host, port) in [
+            ("example.com", "example.com", 4222),
+            ("example.com:5222", "example.com", 5222),
+            ("example.com:0", "example.com", 4222),
+            ("[::1]", "::1", 4222),
+            ("[::1]:5", "::1", 5),
+        ] {
+            assert_eq!(parse_advertise(text, 4222), Ok((host.to_string(), port)), "{text}");
+        }
+        for text in ["", "::1", "a:b", "a:b:c", "[::1"] {
+            assert!(parse_advertise(text, 4222).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::address::ServerUrl;
+use crate::address::{ServerUrl, parse_advertise};
 use crate::cluster::{self, write_timeout};
 use crate::duration;
 use crate::error::{Error, Problem};
@@ -181,6 +181,13 @@ impl Settings {
                 "max_payload ({}) cannot be higher than max_pending ({})",
                 self.limits.max_payload, self.limits.max_pending
             ));
+        }
+        for (option, advertised) in
+            [("client_advertise", &self.client_advertise), ("cluster.advertise", &self.cluster.advertise)]
+        {
+            if let Some(Err(reason)) = advertised.as_deref().map(|text| parse_advertise(text, 0)) {
+                found.push(format!("invalid {option}: {reason}"));
+            }
         }
         self.trust_contradictions(&mut found);
         if let Some(name) = &self.no_auth_user {

@@ -163,9 +163,18 @@ impl Parser<'_, '_> {
     /// A key with its value, or an include.
     fn entry(&mut self, level: Level) -> Result<(), Error> {
         let position = self.cursor.position();
-        if matches!(self.cursor.peek(), Some('=' | ':')) {
-            let found = self.cursor.shown();
-            return Err(self.cursor.error(format!("expected a key, found the separator {found}")));
+        match self.cursor.peek() {
+            Some('=' | ':') => {
+                let found = self.cursor.shown();
+                return Err(self.cursor.error(format!("expected a key, found the separator {found}")));
+            }
+            // Within a block nats-server takes it for a letter.
+            Some('/') if level != Level::Block => {
+                return Err(self
+                    .cursor
+                    .error("expected a key, found '/'; a comment starts with '//' or '#'"));
+            }
+            _ => {}
         }
         let (key, quoted) = self.key()?;
         let spaced = self.cursor.peek().is_some_and(char::is_whitespace);

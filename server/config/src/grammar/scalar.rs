@@ -186,7 +186,11 @@ fn number(cursor: &mut Cursor<'_>) -> Result<Value, Error> {
             integer(cursor, start, digits, negative, unit)
         }
         next if ends_number(next) || negative => integer(cursor, start, digits, negative, ""),
-        Some(_) => text(cursor, start),
+        Some(_) => {
+            // nats-server takes this one character as it is, be it a quote or a backslash.
+            cursor.next();
+            text(cursor, start)
+        }
         None => integer(cursor, start, digits, negative, ""),
     }
 }

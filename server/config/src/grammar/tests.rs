@@ -91,6 +91,8 @@ fn scalars_are_told_apart_as_nats_server_does() {
             string("tab\t quote\" back\\ hexA umlautä"),
         ),
         ("un\\x41quoted", string("unAquoted")),
+        ("1'", string("1'")),
+        ("1\\n2", string("1\\n2")),
         ("'true'", string("true")),
         ("\"12\"", string("12")),
         ("2016-05-04T18:53:41Z", Value::Date("2016-05-04T18:53:41Z".into())),
@@ -124,6 +126,12 @@ fn json_is_a_configuration() {
     assert_eq!(root.len(), 3);
     assert_eq!(root.find("on").map(|n| &n.value), Some(&Value::Boolean(true)));
     assert_eq!(parse("{\"t\": [1,2,3]}").find("t").map(|n| n.value.kind()), Some("an array"));
+}
+
+#[test]
+fn a_key_may_hold_quotes_of_both_kinds() {
+    let config = Config::parse_text("x\"y'z: 1").unwrap();
+    assert_eq!(Config::parse_text(&config.render()), Ok(config));
 }
 
 #[test]
@@ -196,6 +204,7 @@ fn syntax_errors_name_their_place() {
         ("a", "<text>:1:1: the key \"a\" has no value"),
         ("a =\n", "<text>:1:4: expected a value for \"a\" on this line"),
         ("= 1", "<text>:1:1: expected a key, found the separator '='"),
+        ("/ a 1", "<text>:1:1: expected a key, found '/'"),
         ("a 1 b", "<text>:1:5: expected the value to end"),
         ("a [1, 2", "<text>:1:3: '[' opened here is never closed"),
         ("a [1 2]", "<text>:1:6: expected ',' or ']' in an array, found '2'"),

@@ -74,10 +74,12 @@ fn write_array(nodes: &[Node], level: usize, text: &mut String) {
     text.push(']');
 }
 
-/// Keys know no escapes: the quote is chosen so that the key does not hold it.
+/// Keys know no escapes: the quote is chosen so that the key does not hold it. A key that holds both can
+/// only have been written without.
 fn write_key(key: &str, text: &mut String) {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if !key.is_empty() && key.chars().all(plain) && !key.eq_ignore_ascii_case("include") {
+    let word = !key.is_empty() && key.chars().all(plain) && !key.eq_ignore_ascii_case("include");
+    if word || (key.contains('"') && key.contains('\'')) {
         text.push_str(key);
     } else {
         let quote = if key.contains('"') { '\'' } else { '"' };

@@ -223,6 +223,11 @@ fn contradictions_are_found_once_flags_are_applied() {
         ("default_sentinel: x", "default sentinel requires operators and accounts"),
         ("operator: a, accounts: [A]", "operators do not allow Accounts to be configured directly"),
         ("http: 1, https: 2, tls { cert_file: a, key_file: b }", "can't specify both HTTP and HTTPs ports"),
+        (
+            "client_advertise: \"a:b:c\"",
+            "invalid client_advertise: address \"a:b:c\" is neither a host nor host:port",
+        ),
+        ("cluster { advertise: \"h:x\" }", "invalid cluster.advertise: could not parse port \"x\""),
         ("https: 1", "TLS cert and key required for HTTPS"),
     ] {
         let error = read(text).settings.validate().unwrap_err().to_string();
