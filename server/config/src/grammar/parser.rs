@@ -168,11 +168,11 @@ impl Parser<'_, '_> {
                 let found = self.cursor.shown();
                 return Err(self.cursor.error(format!("expected a key, found the separator {found}")));
             }
-            // Within a block nats-server takes it for a letter.
-            Some('/') if level != Level::Block => {
-                return Err(self
-                    .cursor
-                    .error("expected a key, found '/'; a comment starts with '//' or '#'"));
+            // Within a block nats-server drops it, and takes the rest for the key.
+            Some('/') => {
+                let message =
+                    "expected a key, found '/'; a comment starts with '//' or '#', and quotes keep a '/'";
+                return Err(self.cursor.error(message));
             }
             _ => {}
         }

@@ -205,6 +205,7 @@ fn syntax_errors_name_their_place() {
         ("a =\n", "<text>:1:4: expected a value for \"a\" on this line"),
         ("= 1", "<text>:1:1: expected a key, found the separator '='"),
         ("/ a 1", "<text>:1:1: expected a key, found '/'"),
+        ("a { /b 1 }", "<text>:1:5: expected a key, found '/'"),
         ("a 1 b", "<text>:1:5: expected the value to end"),
         ("a [1, 2", "<text>:1:3: '[' opened here is never closed"),
         ("a [1 2]", "<text>:1:6: expected ',' or ']' in an array, found '2'"),
