@@ -165,10 +165,10 @@ async fn reconcile(object: Arc<NatsCluster>, context: Arc<Context>) -> Result<Ac
     let timer = context.metrics.reconcile_started();
     let result = reconcile_once(&object, &context).await;
     timer.finished(result.is_ok());
-    if result.is_ok() {
-        if let Ok(mut failures) = context.failures.lock() {
-            failures.remove(&ObjectRef::from_obj(&*object));
-        }
+    if result.is_ok()
+        && let Ok(mut failures) = context.failures.lock()
+    {
+        failures.remove(&ObjectRef::from_obj(&*object));
     }
     result
 }

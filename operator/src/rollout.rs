@@ -297,7 +297,7 @@ fn leaving(target: &Target, observed: &Observed, now: u32) -> Option<Wait> {
 fn replaceable_unready<'a>(target: &Target, observed: &'a Observed, now: u32) -> Option<&'a Server> {
     let stays = |server: &&Server| server.ordinal < now.min(target.servers);
     let broken = |server: &&Server| server.health == Health::Unready && server.template != target.template;
-    observed.servers.iter().filter(stays).filter(broken).filter(|_| target.automatic).next_back()
+    observed.servers.iter().filter(stays).filter(broken).rfind(|_| target.automatic)
 }
 
 /// The highest server leaves; if it works, only while all that are to stay do. Broken ones that are to

@@ -115,29 +115,29 @@ pub fn transition_notes(previous: Option<&NatsClusterStatus>, current: &NatsClus
     let was = |kind: &str| {
         previous.and_then(|status| find(status, kind)).map(|c| (c.status.as_str(), c.reason.as_str()))
     };
-    if let Some(stalled) = find(current, condition::STALLED) {
-        if stalled.status == "True" && was(condition::STALLED) != Some(("True", stalled.reason.as_str())) {
-            let reason =
-                STALLED_REASONS.iter().find(|reason| **reason == stalled.reason).unwrap_or(&"Stalled");
-            notes.push(Note { warning: true, reason, message: stalled.message.clone() });
-        }
+    if let Some(stalled) = find(current, condition::STALLED)
+        && stalled.status == "True"
+        && was(condition::STALLED) != Some(("True", stalled.reason.as_str()))
+    {
+        let reason = STALLED_REASONS.iter().find(|reason| **reason == stalled.reason).unwrap_or(&"Stalled");
+        notes.push(Note { warning: true, reason, message: stalled.message.clone() });
     }
     if previous.is_some_and(|status| status.rollout.is_some()) && current.rollout.is_none() {
         let message =
             format!("{} servers run the newest version and configuration", current.updated_replicas);
         notes.push(Note { warning: false, reason: "RolloutCompleted", message });
     }
-    if let Some(ready) = find(current, condition::READY) {
-        if ready.status == "True" && was(condition::READY).is_none_or(|(status, _)| status != "True") {
-            notes.push(Note { warning: false, reason: "Ready", message: ready.message.clone() });
-        }
+    if let Some(ready) = find(current, condition::READY)
+        && ready.status == "True"
+        && was(condition::READY).is_none_or(|(status, _)| status != "True")
+    {
+        notes.push(Note { warning: false, reason: "Ready", message: ready.message.clone() });
     }
-    if let Some(available) = find(current, condition::AVAILABLE) {
-        if available.status == "False"
-            && was(condition::AVAILABLE).is_some_and(|(status, _)| status == "True")
-        {
-            notes.push(Note { warning: true, reason: "Unavailable", message: available.message.clone() });
-        }
+    if let Some(available) = find(current, condition::AVAILABLE)
+        && available.status == "False"
+        && was(condition::AVAILABLE).is_some_and(|(status, _)| status == "True")
+    {
+        notes.push(Note { warning: true, reason: "Unavailable", message: available.message.clone() });
     }
     notes
 }

@@ -29,13 +29,15 @@ pub fn check(schema: &Value, object: &Value) -> Vec<Violation> {
             None => violations.push(unknown_field(schema, path)),
         }
     }
-    if violations.is_empty() {
-        if let Err(errors) = Validator::new().validate(schema, object, None) {
-            violations.extend(errors.iter().map(|error| Violation {
+    if violations.is_empty()
+        && let Err(errors) = Validator::new().validate(schema, object, None)
+    {
+        violations.extend(
+            errors.iter().map(|error| Violation {
                 path: parse_path(&error.field_path),
                 message: error.message.clone(),
-            }));
-        }
+            }),
+        );
     }
     violations
 }
@@ -52,10 +54,10 @@ fn structure(schema: &Value, value: &Value, path: Vec<Key>, violations: &mut Vec
         }
         return;
     }
-    if let Some(wanted) = schema["type"].as_str() {
-        if !has_type(value, wanted) {
-            return complain(format!("must be of type {wanted}, not {}", type_name(value)));
-        }
+    if let Some(wanted) = schema["type"].as_str()
+        && !has_type(value, wanted)
+    {
+        return complain(format!("must be of type {wanted}, not {}", type_name(value)));
     }
     if let Some(allowed) = schema["enum"].as_array().filter(|allowed| !allowed.contains(value)) {
         let allowed: Vec<_> = allowed.iter().filter_map(Value::as_str).collect();
@@ -137,10 +139,10 @@ fn broken_bound(schema: &Value, value: &Value) -> Option<String> {
         if let Some(most) = schema["maxLength"].as_u64().filter(|most| length > *most) {
             return Some(format!("must be at most {most} characters long"));
         }
-        if let Some(pattern) = schema["pattern"].as_str() {
-            if regex::Regex::new(pattern).is_ok_and(|regex| !regex.is_match(string)) {
-                return Some(format!("{value} does not match {pattern}"));
-            }
+        if let Some(pattern) = schema["pattern"].as_str()
+            && regex::Regex::new(pattern).is_ok_and(|regex| !regex.is_match(string))
+        {
+            return Some(format!("{value} does not match {pattern}"));
         }
     }
     if let Some(items) = value.as_array() {

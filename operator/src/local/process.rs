@@ -4,7 +4,7 @@
 //! with growing pauses, sends leaving ones into lame duck mode and ends those that do not go. Never
 //! chooses which server is to go: [`crate::rollout`] does.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, btree_map};
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::TcpListener;
@@ -63,6 +63,8 @@ pub struct Template {
 /// One server's process, or its absence until it is started again.
 struct Process {
     ports: Ports,
+    /// Ports that the spec asked for when `ports` were chosen.
+    asked_ports: Ports,
     child: Option<Child>,
     /// Template that the running process was made from.
     template: String,
@@ -205,18 +207,20 @@ impl Workload {
     }
 
     fn start(&mut self, ordinal: u32, now: Instant) -> Result<(), LocalError> {
+        let asked = self.asked_ports();
         // Ports of all that are wanted, so that servers that start together know each other.
         for ordinal in 0..self.wanted {
-            if !self.processes.contains_key(&ordinal) {
-                let ports = free_ports(if ordinal == 0 { self.template.cluster.listener.port } else { 0 })?;
-                self.processes.insert(ordinal, Process::new(ports, now));
+            if let btree_map::Entry::Vacant(place) = self.processes.entry(ordinal) {
+                place.insert(Process::new(free_ports(ordinal, asked)?, asked, now));
             }
         }
-        let Some(process) = self.processes.get(&ordinal) else { return Ok(()) };
-        let mut ports = process.ports;
-        if process.trouble.is_some() && process.report.is_none() && !is_free(ports) {
-            ports = free_ports(0)?;
+        let Some(process) = self.processes.get_mut(&ordinal) else { return Ok(()) };
+        let stolen = process.trouble.is_some() && process.report.is_none() && !is_free(process.ports);
+        if stolen || process.asked_ports != asked {
+            process.ports = free_ports(ordinal, asked)?;
+            process.asked_ports = asked;
         }
+        let ports = process.ports;
         self.write_config(ordinal, ports)?;
         let folder = self.folder(ordinal);
         let log = open_log(&folder.join("server.log"))?;
@@ -241,7 +245,6 @@ impl Workload {
             .map_err(state("cannot write the pid in"))?;
         let template = self.template.hash.clone();
         if let Some(process) = self.processes.get_mut(&ordinal) {
-            process.ports = ports;
             process.child = Some(child);
             process.template = template;
             process.started = now;
@@ -356,15 +359,21 @@ impl Workload {
         !self.processes.is_empty()
     }
 
+    fn asked_ports(&self) -> Ports {
+        let cluster = &self.template.cluster;
+        Ports { client: cluster.listener.port, route: cluster.route_port, monitor: cluster.monitor_port }
+    }
+
     fn folder(&self, ordinal: u32) -> PathBuf {
         self.directory.join(self.template.cluster.server_name(ordinal))
     }
 }
 
 impl Process {
-    fn new(ports: Ports, now: Instant) -> Self {
+    fn new(ports: Ports, asked_ports: Ports, now: Instant) -> Self {
         Self {
             ports,
+            asked_ports,
             child: None,
             template: String::new(),
             started: now,
@@ -453,13 +462,15 @@ fn state_error(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -
     move |source| LocalError::State { what, path, source }
 }
 
-/// Three free ports; the first is `preferred` if that is free.
-fn free_ports(preferred: u16) -> Result<Ports, LocalError> {
+/// Three free ports. The first server gets those that the spec asks for, as far as they are free.
+fn free_ports(ordinal: u32, asked: Ports) -> Result<Ports, LocalError> {
     // All three are held until all are chosen, or the system might give one out twice.
-    let bind = |port: u16| TcpListener::bind((HOST, port));
-    let first = bind(preferred).or_else(|_| bind(0));
+    let bind = |preferred: u16| {
+        let preferred = if ordinal == 0 { preferred } else { 0 };
+        TcpListener::bind((HOST, preferred)).or_else(|_| TcpListener::bind((HOST, 0)))
+    };
     let choose = || -> std::io::Result<Ports> {
-        let (client, route, monitor) = (first?, bind(0)?, bind(0)?);
+        let (client, route, monitor) = (bind(asked.client)?, bind(asked.route)?, bind(asked.monitor)?);
         Ok(Ports {
             client: client.local_addr()?.port(),
             route: route.local_addr()?.port(),

@@ -63,6 +63,8 @@ struct Runner {
     options: Options,
     text: String,
     complaint: Option<String>,
+    /// Fields of the file that mean nothing here.
+    ignored: Vec<&'static str>,
     workload: Workload,
     /// The newest configuration, and which part of its history needed a restart.
     generation: Generation,
@@ -82,12 +84,14 @@ impl Runner {
         directory: PathBuf,
     ) -> Result<Self, LocalError> {
         let route_password = config::new_password(&mut rand::rng());
+        let ignored = source.ignored.clone();
         let (template, generation) = prepare(source, 1, &route_password, None, &options.file)?;
         Ok(Self {
             workload: Workload::new(server, directory, route_password.clone(), template),
             options,
             text,
             complaint: None,
+            ignored,
             generation,
             spec_generation: 1,
             route_password,
@@ -101,6 +105,10 @@ impl Runner {
         let name = &self.workload.template().cluster.name;
         let line = format!("{name}: follows {}; Ctrl-C stops all servers", self.options.file.display());
         self.screen.line(&line);
+        if !self.ignored.is_empty() {
+            let fields: Vec<String> = self.ignored.iter().map(|name| format!("spec.{name}")).collect();
+            self.screen.line(&format!("without a meaning for local processes: {}", fields.join(", ")));
+        }
     }
 
     async fn run(&mut self) -> Result<(), LocalError> {
@@ -192,10 +200,11 @@ impl Runner {
         let time = Time(Timestamp::now());
         let current = status::status(view, endpoints, None, self.status.as_ref(), &time);
         let name = &view.cluster.name;
-        for note in status::notes(view.cluster, &view.plan.step, self.status.as_ref(), &current) {
+        let notes = status::notes(view.cluster, &view.plan.step, self.status.as_ref(), &current);
+        let news = notes.iter().map(|note| {
             let mark = if note.warning { "warning: " } else { "" };
-            self.screen.line(&format!("{name}: {mark}{}: {}", note.reason, note.message));
-        }
+            format!("{name}: {mark}{}: {}", note.reason, note.message)
+        });
         let ready = status::find(&current, condition::READY);
         let headline = format!(
             "{name}: {}/{} ready, {}: {}",
@@ -204,7 +213,7 @@ impl Runner {
             ready.map_or("", |condition| &condition.reason),
             ready.map_or("", |condition| &condition.message),
         );
-        self.screen.show(&headline, &rows);
+        self.screen.show(&news.collect::<Vec<_>>(), &headline, &rows);
         self.status = Some(current);
     }
 

@@ -31,12 +31,14 @@ impl Screen {
         let _unread = writeln!(out, "{text}").and_then(|()| out.flush());
     }
 
-    /// Shows the servers as they are now.
-    pub fn show(&mut self, headline: &str, rows: &[Row]) {
+    /// Shows what happened, and the servers as they are now.
+    pub fn show(&mut self, news: &[String], headline: &str, rows: &[Row]) {
         if self.terminal {
+            news.iter().for_each(|line| self.line(line));
             self.draw(headline, rows);
         } else {
             self.tell(rows);
+            news.iter().for_each(|line| self.line(line));
         }
     }
 
