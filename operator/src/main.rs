@@ -38,6 +38,8 @@ enum Command {
     },
     /// Look after NatsClusters on Kubernetes
     Run(RunArguments),
+    /// Print the version
+    Version,
     /// Print the CustomResourceDefinitions, or write them to files
     Crds {
         /// Write one file for each definition into this directory
@@ -97,6 +99,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Scale { file, replicas } => Ok(local::set_replicas(&file, replicas)?),
         Command::Run(arguments) => run_controller(arguments),
         Command::Crds { write } => crds(write),
+        Command::Version => {
+            use std::io::Write as _;
+            Ok(writeln!(std::io::stdout(), "starling-operator {}", env!("CARGO_PKG_VERSION"))?)
+        }
     }
 }
 

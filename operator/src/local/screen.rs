@@ -43,9 +43,17 @@ impl Screen {
     }
 
     fn draw(&mut self, headline: &str, rows: &[Row]) {
-        let width = terminal::size().map_or(100, |(columns, _)| usize::from(columns));
+        let (width, height) =
+            terminal::size().map_or((100, 40), |(columns, lines)| (usize::from(columns), usize::from(lines)));
         let mut lines = vec![String::new(), headline.to_owned()];
         lines.extend(table(rows));
+        // What has scrolled away cannot be drawn over.
+        let room = height.saturating_sub(2).max(4);
+        if lines.len() > room {
+            let more = lines.len() - room + 1;
+            lines.truncate(room - 1);
+            lines.push(format!("… and {more} more"));
+        }
         let lines: Vec<String> =
             lines.iter().map(|line| line.chars().take(width.saturating_sub(1)).collect()).collect();
         if self.drawn == lines && self.drawn_lines > 0 {
