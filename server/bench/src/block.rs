@@ -58,14 +58,16 @@ impl Block {
         })
     }
 
-    /// One message for each of `count` subjects, `subject(index, out)` writing the subject (always
-    /// of the same length). The order is shuffled in a fixed way, so that no cache of a server
-    /// profits from neighbours.
+    /// Messages to `count` subjects in turn, `subject(index, out)` writing the subject (always of the
+    /// same length). Few subjects are repeated until a socket is full. The order is shuffled in a fixed
+    /// way, so that no cache of a server profits from neighbours.
     #[must_use]
     pub fn many_subjects(count: usize, payload_bytes: usize, subject: impl Fn(usize, &mut String)) -> Self {
         let stride = stride(count);
         let mut name = String::new();
-        Self::of(count, |index, out| {
+        subject(0, &mut name);
+        let rounds = (BLOCK_BYTES / (name.len() + payload_bytes + 20) / count).max(1);
+        Self::of(count * rounds, |index, out| {
             name.clear();
             subject(((index as u64 * stride) % count as u64) as usize, &mut name);
             publish(out, &name, payload_bytes);
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn every_subject_appears_once() {
+    fn every_subject_appears_equally_often() {
         for count in [1, 6, 7, 1_000, 50_000] {
             let block = Block::many_subjects(count, 1, |index, out| {
                 let _ = write!(out, "s.{index:07}");
@@ -147,6 +149,8 @@ mod tests {
             let subjects: std::collections::HashSet<&[u8]> =
                 block.bytes().chunks(block.message_bytes()).collect();
             assert_eq!(subjects.len(), count);
+            assert_eq!(block.messages() % count, 0);
+            assert!(block.bytes().len() > BLOCK_BYTES / 2, "one write fills a socket");
         }
     }
 

@@ -89,9 +89,9 @@ pub fn measure(bench: &Bench<'_>, quantity: Quantity, value: usize) -> Result<Po
     let flow = servers.stream(&quantity.traffic(value), bench.timing)?;
     Ok(Point {
         value,
-        rate: flow.rate(),
-        cpu_nanoseconds: if servers.inspected() { flow.cpu_nanoseconds() } else { 0.0 },
-        resident_peak_bytes: flow.usage.resident_peak_bytes,
+        rate: flow.spent.rate(),
+        cpu_nanoseconds: if servers.inspected() { flow.spent.cpu_nanoseconds() } else { 0.0 },
+        resident_peak_bytes: flow.spent.usage.resident_peak_bytes,
         failure: None,
     })
 }

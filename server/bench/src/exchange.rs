@@ -8,24 +8,10 @@ use mio::{Events, Poll};
 use crate::Error;
 use crate::block::publish;
 use crate::link::Endpoint;
-use crate::process::Usage;
+use crate::process::{Stopwatch, Usage};
 use crate::statistics::Latencies;
 use crate::talker::Talker;
-use crate::traffic::Timing;
-
-/// What went through while the clock ran.
-pub struct Exchanged {
-    /// Requests answered.
-    pub requests: u64,
-    /// The measured time, seconds.
-    pub seconds: f64,
-    /// Processor time of the server.
-    pub processor: Duration,
-    /// Memory of the server at the end.
-    pub usage: Usage,
-    /// From sending the request to reading its answer.
-    pub latencies: Latencies,
-}
+use crate::traffic::{Timed, Timing};
 
 struct Requestor {
     talker: Talker,
@@ -67,7 +53,8 @@ impl Requestor {
     }
 }
 
-/// Runs `count` requestors against one responder.
+/// Runs `count` requestors against one responder. Latency is from sending a request to reading its
+/// answer.
 ///
 /// # Errors
 /// When an answer is missing, wrong or doubled, or a connection breaks.
@@ -76,26 +63,21 @@ pub fn request_reply(
     count: usize,
     timing: Timing,
     usage: &dyn Fn() -> Usage,
-) -> Result<Exchanged, Error> {
+) -> Result<Timed, Error> {
     let mut exchange = Exchange::open(endpoint, count, timing.patience)?;
     let mut phase = Phase::Warm;
-    let mut clock = Instant::now();
-    let mut before = usage();
+    let mut watch = Stopwatch::start(usage);
     while exchange.under_way > 0 {
-        let elapsed = clock.elapsed();
+        let elapsed = watch.elapsed();
         if phase == Phase::Warm && elapsed >= timing.warm {
             phase = Phase::Measured;
             exchange.latencies.clear();
             exchange.requests = 0;
-            (clock, before) = (Instant::now(), usage());
+            watch = Stopwatch::start(usage);
         } else if phase == Phase::Measured && elapsed >= timing.measured {
             phase = Phase::Over;
-            let after = usage();
-            exchange.done = Some(Exchanged {
-                requests: exchange.requests,
-                seconds: clock.elapsed().as_secs_f64(),
-                processor: after.processor_since(&before),
-                usage: after,
+            exchange.done = Some(Timed {
+                spent: watch.stop(exchange.requests, usage),
                 latencies: std::mem::take(&mut exchange.latencies),
             });
         }
@@ -124,7 +106,7 @@ struct Exchange {
     under_way: usize,
     last_event: Instant,
     patience: Duration,
-    done: Option<Exchanged>,
+    done: Option<Timed>,
 }
 
 impl Exchange {

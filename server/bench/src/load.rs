@@ -11,7 +11,7 @@ use crate::Error;
 use crate::block::Block;
 use crate::frames::FrameCounter;
 use crate::link::{Endpoint, Transport};
-use crate::process::{Usage, own_usage};
+use crate::process::{Stopwatch, Usage};
 use crate::traffic::{Delivery, Flow, Reads, Timing, Traffic};
 
 /// One write takes at most this.
@@ -212,35 +212,28 @@ impl Load {
         self.started = Instant::now();
         self.queue_publishers();
         self.advance(timing.warm)?;
-        let (start, before) = (Instant::now(), usage());
-        let own_before = own_usage();
+        let watch = Stopwatch::start(usage);
         let (published, received) = (self.published, self.received);
         self.advance(timing.measured)?;
-        let seconds = start.elapsed().as_secs_f64();
-        let after = usage();
-        let load_processor = own_usage().processor_since(&own_before);
-        let mut flow = Flow {
-            published: self.published - published,
-            delivered: self.received - received,
-            seconds,
-            processor: after.processor_since(&before),
-            usage: after,
-            load_processor,
-            published_in_all: 0,
-            cut_off: 0,
-        };
+        let (published, delivered) = (self.published - published, self.received - received);
+        let units = if delivered > 0 { delivered } else { published };
+        let spent = watch.stop(units, usage);
         self.finish()?;
         self.look_for_cut_off()?;
-        flow.published_in_all = self.published;
-        flow.cut_off = self.links.iter().filter(|link| link.closed).count();
-        if flow.messages() == 0 {
+        if units == 0 {
             return Err(Error::NotDelivered {
                 what: "nothing moved while the clock ran".to_owned(),
                 received: 0,
                 expected: self.expected,
             });
         }
-        Ok(flow)
+        Ok(Flow {
+            published,
+            delivered,
+            spent,
+            published_in_all: self.published,
+            cut_off: self.links.iter().filter(|link| link.closed).count(),
+        })
     }
 
     fn advance(&mut self, time: Duration) -> Result<(), Error> {

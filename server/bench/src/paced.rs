@@ -7,28 +7,16 @@ use mio::{Events, Poll};
 
 use crate::Error;
 use crate::link::Endpoint;
-use crate::process::Usage;
+use crate::process::{Stopwatch, Usage};
 use crate::statistics::Latencies;
 use crate::talker::Talker;
-use crate::traffic::Timing;
+use crate::traffic::{Timed, Timing};
 
 /// Messages are due in bursts this far apart: finer would measure system calls, coarser queueing.
 const TICK: Duration = Duration::from_micros(50);
 /// A publisher that is so far behind shows that the rate is beyond the server.
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
 const PAYLOAD_BYTES: usize = 128;
-
-/// What an open loop saw.
-pub struct Paced {
-    /// Messages received in the measured time per second.
-    pub rate: f64,
-    /// Server processor time per message, nanoseconds.
-    pub cpu_nanoseconds: f64,
-    /// From when a message was due to when it was read.
-    pub latencies: Latencies,
-    /// Memory of the server at the end.
-    pub usage: Usage,
-}
 
 /// Publishes on `pairs` pairs of connections at `rate` messages a second in all, whatever the server
 /// does. Latency counts from the moment a message was due, so a server that falls behind is not
@@ -42,7 +30,7 @@ pub fn open_loop(
     rate: f64,
     timing: Timing,
     usage: &dyn Fn() -> Usage,
-) -> Result<Paced, Error> {
+) -> Result<Timed, Error> {
     let mut open = OpenLoop::connect(endpoint, pairs, rate)?;
     let warm_until = open.base + timing.warm;
     while Instant::now() < warm_until {
@@ -50,18 +38,12 @@ pub fn open_loop(
     }
     open.latencies.clear();
     open.delivered = 0;
-    let (clock, before) = (Instant::now(), usage());
-    while clock.elapsed() < timing.measured {
+    let watch = Stopwatch::start(usage);
+    while watch.elapsed() < timing.measured {
         open.turn(true)?;
     }
-    let after = usage();
-    let processor = after.processor_since(&before);
-    let paced = Paced {
-        rate: open.delivered as f64 / clock.elapsed().as_secs_f64(),
-        cpu_nanoseconds: processor.as_nanos() as f64 / open.delivered.max(1) as f64,
-        latencies: std::mem::take(&mut open.latencies),
-        usage: after,
-    };
+    let timed =
+        Timed { spent: watch.stop(open.delivered, usage), latencies: std::mem::take(&mut open.latencies) };
     let drain_until = Instant::now() + timing.patience;
     while open.received != open.sent {
         if Instant::now() > drain_until {
@@ -73,7 +55,7 @@ pub fn open_loop(
         }
         open.turn(false)?;
     }
-    Ok(paced)
+    Ok(timed)
 }
 
 struct OpenLoop {

@@ -81,7 +81,9 @@ pub fn ratios(report: &Report) -> String {
         left,
         20.0,
         "start",
-        &format!("relative to {baseline} (log scale; tick: goal; line: spread)"),
+        &format!(
+            "relative to {baseline} (log scale). Blue: more is better; orange: less is better; red tick: goal; line: spread"
+        ),
     );
     for mark in axis.marks() {
         let x = axis.at(mark);

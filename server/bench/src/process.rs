@@ -67,6 +67,77 @@ impl Usage {
     }
 }
 
+/// What a stretch of time brought and cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Spent {
+    /// Messages, requests or connections in it.
+    pub units: u64,
+    /// Its length, seconds.
+    pub seconds: f64,
+    /// Processor time of the servers.
+    pub processor: Duration,
+    /// The servers' memory at its end.
+    pub usage: Usage,
+    /// Processor time of the load: a whole core means that the load is the limit.
+    pub load_processor: Duration,
+}
+
+impl Spent {
+    /// Units per second.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.units as f64 / self.seconds.max(1e-9)
+    }
+
+    /// Server processor time per unit, nanoseconds.
+    #[must_use]
+    pub fn cpu_nanoseconds(&self) -> f64 {
+        self.processor.as_nanos() as f64 / self.units.max(1) as f64
+    }
+
+    /// Processor cores that the load took.
+    #[must_use]
+    pub fn load_cores(&self) -> f64 {
+        self.load_processor.as_secs_f64() / self.seconds.max(1e-9)
+    }
+}
+
+/// Takes the time and the costs of a stretch.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch {
+    start: Instant,
+    before: Usage,
+    own_before: Usage,
+}
+
+impl Stopwatch {
+    /// Starts now; `usage` reads the servers' costs.
+    #[must_use]
+    pub fn start(usage: &dyn Fn() -> Usage) -> Self {
+        Self { own_before: own_usage(), before: usage(), start: Instant::now() }
+    }
+
+    /// Since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// What was spent on `units` until now.
+    #[must_use]
+    pub fn stop(&self, units: u64, usage: &dyn Fn() -> Usage) -> Spent {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let after = usage();
+        Spent {
+            units,
+            seconds,
+            processor: after.processor_since(&self.before),
+            usage: after,
+            load_processor: own_usage().processor_since(&self.own_before),
+        }
+    }
+}
+
 /// A loopback port that was free a moment ago.
 ///
 /// # Errors
@@ -301,6 +372,19 @@ mod tests {
         assert_eq!(accounted(stat), Duration::from_secs(2));
         assert_eq!(accounted(""), Duration::ZERO);
         assert_eq!(scheduled_nanoseconds("123456 99 3\n"), 123_456);
+    }
+
+    #[test]
+    fn costs_are_shared_out_over_units() {
+        let spent = Spent {
+            units: 4_000,
+            seconds: 2.0,
+            processor: Duration::from_micros(8),
+            load_processor: Duration::from_secs(1),
+            ..Spent::default()
+        };
+        assert_eq!((spent.rate(), spent.cpu_nanoseconds(), spent.load_cores()), (2_000.0, 2.0, 0.5));
+        assert_eq!(Spent::default().cpu_nanoseconds(), 0.0);
     }
 
     #[test]

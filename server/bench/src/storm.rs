@@ -7,26 +7,12 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::Error;
 use crate::link::{Connection, Endpoint, Transport};
-use crate::process::Usage;
+use crate::process::{Stopwatch, Usage};
 use crate::statistics::Latencies;
-use crate::traffic::Timing;
+use crate::traffic::{Timed, Timing};
 
 /// Connections being made at a time.
 const UNDER_WAY: usize = 128;
-
-/// What a storm saw.
-pub struct Storm {
-    /// Connections made, greeted and closed in the measured time.
-    pub connections: u64,
-    /// The measured time, seconds.
-    pub seconds: f64,
-    /// Processor time of the server.
-    pub processor: Duration,
-    /// Memory of the server at the end.
-    pub usage: Usage,
-    /// From the first packet to the PONG.
-    pub latencies: Latencies,
-}
 
 struct Guest {
     transport: Transport,
@@ -35,11 +21,12 @@ struct Guest {
     greeted: bool,
 }
 
-/// Connects, waits for INFO, greets, waits for PONG, closes; 128 of these at a time.
+/// Connects, waits for INFO, greets, waits for PONG, closes; 128 of these at a time. Latency is from the
+/// first packet to the PONG.
 ///
 /// # Errors
 /// When a connection is refused or not answered.
-pub fn storm(endpoint: &Endpoint, timing: Timing, usage: &dyn Fn() -> Usage) -> Result<Storm, Error> {
+pub fn storm(endpoint: &Endpoint, timing: Timing, usage: &dyn Fn() -> Usage) -> Result<Timed, Error> {
     let mut poll = Poll::new().map_err(|source| Error::io("opening epoll", source))?;
     let mut events = Events::with_capacity(UNDER_WAY * 2);
     let hello = endpoint.hello();
@@ -51,16 +38,15 @@ pub fn storm(endpoint: &Endpoint, timing: Timing, usage: &dyn Fn() -> Usage) -> 
     }
     let mut latencies = Latencies::new();
     let (mut done, mut measuring) = (0, false);
-    let (mut clock, mut before) = (Instant::now(), usage());
+    let mut watch = Stopwatch::start(usage);
     let mut last = Instant::now();
     loop {
-        let now = Instant::now();
-        if !measuring && now - clock >= timing.warm {
+        if !measuring && watch.elapsed() >= timing.warm {
             measuring = true;
             done = 0;
             latencies.clear();
-            (clock, before) = (Instant::now(), usage());
-        } else if measuring && now - clock >= timing.measured {
+            watch = Stopwatch::start(usage);
+        } else if measuring && watch.elapsed() >= timing.measured {
             break;
         }
         match poll.poll(&mut events, Some(Duration::from_millis(5))) {
@@ -79,7 +65,7 @@ pub fn storm(endpoint: &Endpoint, timing: Timing, usage: &dyn Fn() -> Usage) -> 
             }
             latencies.record(guest.started.elapsed().as_nanos() as u64);
             done += 1;
-            last = now;
+            last = Instant::now();
             // Replacing closes the old connection; a stale event finds the new one and does no harm.
             *guest = arrive(endpoint, number, slot, &poll)?;
             number += 1;
@@ -91,14 +77,7 @@ pub fn storm(endpoint: &Endpoint, timing: Timing, usage: &dyn Fn() -> Usage) -> 
             });
         }
     }
-    let after = usage();
-    Ok(Storm {
-        connections: done,
-        seconds: clock.elapsed().as_secs_f64(),
-        processor: after.processor_since(&before),
-        usage: after,
-        latencies,
-    })
+    Ok(Timed { spent: watch.stop(done, usage), latencies })
 }
 
 fn arrive(endpoint: &Endpoint, number: usize, slot: usize, poll: &Poll) -> Result<Guest, Error> {

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use crate::block::Block;
-use crate::process::Usage;
+use crate::process::Spent;
+use crate::statistics::Latencies;
 
 /// How a party reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -97,36 +98,18 @@ pub struct Flow {
     pub published: u64,
     /// Messages received in it by counted readers.
     pub delivered: u64,
-    /// The measured time, seconds.
-    pub seconds: f64,
-    /// Processor time of the server in it.
-    pub processor: Duration,
-    /// Memory of the server at its end.
-    pub usage: Usage,
-    /// Processor time of the load itself in it: a whole core means that the load is the limit.
-    pub load_processor: Duration,
+    /// What the measured time cost; its units are deliveries, or without readers what was published.
+    pub spent: Spent,
     /// Messages published in all, warm-up and finish included.
     pub published_in_all: u64,
     /// Uncounted readers that the server cut off.
     pub cut_off: usize,
 }
 
-impl Flow {
-    /// What is counted: deliveries, or without readers what was published.
-    #[must_use]
-    pub fn messages(&self) -> u64 {
-        if self.delivered > 0 { self.delivered } else { self.published }
-    }
-
-    /// Messages per second.
-    #[must_use]
-    pub fn rate(&self) -> f64 {
-        self.messages() as f64 / self.seconds.max(1e-9)
-    }
-
-    /// Server processor time per message, nanoseconds.
-    #[must_use]
-    pub fn cpu_nanoseconds(&self) -> f64 {
-        self.processor.as_nanos() as f64 / self.messages().max(1) as f64
-    }
+/// What came of load whose single messages, requests or connections were timed.
+pub struct Timed {
+    /// What the measured time brought and cost.
+    pub spent: Spent,
+    /// Of each unit in it.
+    pub latencies: Latencies,
 }

@@ -150,7 +150,7 @@ fn an_honest_server_is_measured() {
     let flow = stream(Manner::Honest, &fan_out(3)).unwrap();
     assert!(flow.delivered > 100, "{flow:?}");
     assert!(flow.published_in_all >= flow.published);
-    assert!(flow.rate() > 0.0 && flow.seconds >= 0.15);
+    assert!(flow.spent.rate() > 0.0 && flow.spent.seconds >= 0.15);
 }
 
 #[test]
@@ -218,15 +218,15 @@ fn publishers_without_readers_are_counted_by_what_the_server_took() {
     let timing = Timing { warm: Duration::ZERO, ..TIMING };
     let flow = Load::open(&[relay(Manner::Honest)], &traffic).unwrap().run(timing, &no_usage).unwrap();
     assert!(flow.delivered == 0 && flow.published > 0);
-    assert_eq!(flow.messages(), flow.published);
+    assert_eq!(flow.spent.units, flow.published);
 }
 
 #[test]
 fn every_request_is_answered_by_its_own_answer() {
     let endpoint = relay(Manner::Honest);
     let done = request_reply(&endpoint, 3, TIMING, &no_usage).unwrap();
-    assert!(done.requests > 10);
-    assert_eq!(done.latencies.count(), done.requests);
+    assert!(done.spent.units > 10);
+    assert_eq!(done.latencies.count(), done.spent.units);
     assert!(request_reply(&relay(Manner::Doubles), 3, TIMING, &no_usage).is_err());
     assert!(request_reply(&relay(Manner::Loses), 1, TIMING, &no_usage).is_err());
 }
@@ -234,7 +234,7 @@ fn every_request_is_answered_by_its_own_answer() {
 #[test]
 fn an_open_loop_keeps_its_rate_and_notices_loss() {
     let paced = open_loop(&relay(Manner::Honest), 2, 2_000.0, TIMING, &no_usage).unwrap();
-    assert!((1.0..4_000.0).contains(&paced.rate), "{}", paced.rate);
+    assert!((1.0..4_000.0).contains(&paced.spent.rate()), "{}", paced.spent.rate());
     assert!(paced.latencies.microseconds_at(50.0) > 0.0);
     assert!(open_loop(&relay(Manner::Loses), 2, 2_000.0, TIMING, &no_usage).is_err());
 }
@@ -245,5 +245,5 @@ fn a_light_client_and_a_storm_see_latencies() {
     let light = light_client(&endpoint, Duration::from_millis(50), Duration::from_millis(1));
     assert!(light.unwrap().count() > 3);
     let storm = storm(&endpoint, TIMING, &no_usage).unwrap();
-    assert!(storm.connections > 10, "{}", storm.connections);
+    assert!(storm.spent.units > 10, "{}", storm.spent.units);
 }

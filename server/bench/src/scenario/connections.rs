@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Bench, Bound, Goal, Metric, Metrics, Scenario, memory, percentiles};
+use super::{Bench, Bound, Goal, Metric, Metrics, Scenario, memory, timed_figures};
 use crate::Error;
 use crate::report::bytes;
 use crate::storm::{crowd, storm};
@@ -35,15 +35,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             vec![Goal::new(Metric::Rate, Bound::RatioAtLeast, 2.0)],
             |bench| {
                 let servers = bench.server()?;
-                let seen = storm(servers.first()?, bench.timing, &|| servers.usage())?;
-                let mut metrics = Metrics::from([(Metric::Rate, seen.connections as f64 / seen.seconds)]);
-                percentiles(&mut metrics, &seen.latencies);
-                if servers.inspected() {
-                    let cpu = seen.processor.as_nanos() as f64 / seen.connections.max(1) as f64;
-                    metrics.insert(Metric::CpuNanoseconds, cpu);
-                    memory(&mut metrics, &seen.usage);
-                }
-                Ok(metrics)
+                let timed = storm(servers.first()?, bench.timing, &|| servers.usage())?;
+                Ok(timed_figures(&servers, &timed))
             },
         ),
     ]

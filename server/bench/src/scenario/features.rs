@@ -69,7 +69,7 @@ fn tls(bench: &Bench<'_>, bytes: usize) -> Result<Metrics, Error> {
         endpoint.tls = Some(Arc::clone(&config));
     }
     let flow = servers.stream(&pairs(1, bytes), bench.timing)?;
-    Ok(figures(&servers, &flow))
+    Ok(figures(&servers, &flow.spent))
 }
 
 /// Two servers of the same kind, routed to each other: publishers at the first, subscribers at the
@@ -104,7 +104,7 @@ fn route(bench: &Bench<'_>, bytes: usize) -> Result<Metrics, Error> {
         ..Traffic::default()
     };
     let flow = servers.stream(&traffic, bench.timing)?;
-    Ok(figures(&servers, &flow))
+    Ok(figures(&servers, &flow.spent))
 }
 
 fn permissions(bench: &Bench<'_>) -> Result<Metrics, Error> {
@@ -152,7 +152,7 @@ fn beside_plain(
     let mut servers = bench.configured(&Launch { config: config.to_owned(), ..Launch::default() })?;
     servers.endpoints.iter_mut().for_each(login);
     let flow = servers.stream(traffic, timing)?;
-    let mut metrics = figures(&servers, &flow);
-    metrics.insert(Metric::AddedNanoseconds, flow.cpu_nanoseconds() - plain.cpu_nanoseconds());
+    let mut metrics = figures(&servers, &flow.spent);
+    metrics.insert(Metric::AddedNanoseconds, flow.spent.cpu_nanoseconds() - plain.spent.cpu_nanoseconds());
     Ok(metrics)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::streams::{fan_out, pairs};
-use super::{Bench, Bound, Goal, Metric, Metrics, Scenario, figures, memory, percentiles};
+use super::{Bench, Bound, Goal, Metric, Metrics, Scenario, figures, percentiles};
 use crate::Error;
 use crate::block::Block;
 use crate::load::Load;
@@ -66,8 +66,8 @@ fn beside(bench: &Bench<'_>, reads: Reads) -> Result<Metrics, Error> {
     traffic.parties.insert(0, slow);
     let servers = bench.server()?;
     let flow = servers.stream(&traffic, timing)?;
-    let mut metrics = figures(&servers, &flow);
-    metrics.insert(Metric::Share, flow.rate() / undisturbed.rate());
+    let mut metrics = figures(&servers, &flow.spent);
+    metrics.insert(Metric::Share, flow.spent.rate() / undisturbed.spent.rate());
     metrics.insert(Metric::CutOff, flow.cut_off as f64);
     Ok(metrics)
 }
@@ -82,7 +82,7 @@ fn backpressure(bench: &Bench<'_>) -> Result<Metrics, Error> {
     };
     let servers = bench.server()?;
     let flow = servers.stream(&traffic, bench.timing)?;
-    let mut metrics = figures(&servers, &flow);
+    let mut metrics = figures(&servers, &flow.spent);
     metrics.insert(Metric::CutOff, flow.cut_off as f64);
     Ok(metrics)
 }
@@ -100,8 +100,7 @@ fn light_beside(bench: &Bench<'_>, heavy: &Traffic) -> Result<Metrics, Error> {
         let flow = heavy.join().map_err(|_| Error::Unsupported("the heavy load's thread failed"))??;
         Ok::<_, Error>((flow, light?))
     })?;
-    let mut metrics = figures(&servers, &flow);
+    let mut metrics = figures(&servers, &flow.spent);
     percentiles(&mut metrics, &latencies);
-    memory(&mut metrics, &flow.usage);
     Ok(metrics)
 }

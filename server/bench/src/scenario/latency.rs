@@ -1,7 +1,7 @@
 //! Owns the latency scenarios: request-reply, and an open loop at half of what the servers can do.
 
 use super::streams::pairs;
-use super::{Bench, Bound, Goal, Metric, Metrics, Scenario, ahead, faster, figures, memory, percentiles};
+use super::{Bench, Bound, Goal, Metric, Metrics, Scenario, ahead, faster, figures, timed_figures};
 use crate::Error;
 use crate::exchange::request_reply;
 use crate::paced::open_loop;
@@ -63,32 +63,22 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 
 fn requests(bench: &Bench<'_>, requestors: usize) -> Result<Metrics, Error> {
     let servers = bench.server()?;
-    let done = request_reply(servers.first()?, requestors, bench.timing, &|| servers.usage())?;
-    let mut metrics = Metrics::from([(Metric::Rate, done.requests as f64 / done.seconds)]);
-    percentiles(&mut metrics, &done.latencies);
-    if servers.inspected() {
-        let nanoseconds = done.processor.as_nanos() as f64 / done.requests.max(1) as f64;
-        metrics.insert(Metric::CpuNanoseconds, nanoseconds);
-        memory(&mut metrics, &done.usage);
-    }
-    Ok(metrics)
+    let timed = request_reply(servers.first()?, requestors, bench.timing, &|| servers.usage())?;
+    Ok(timed_figures(&servers, &timed))
 }
 
 fn capacity(bench: &Bench<'_>) -> Result<Metrics, Error> {
     let servers = bench.server()?;
     let flow = servers.stream(&pairs(4, 128), bench.part(2))?;
-    Ok(figures(&servers, &flow))
+    Ok(figures(&servers, &flow.spent))
 }
 
 fn paced(bench: &Bench<'_>, capacity: Option<f64>) -> Result<Metrics, Error> {
     let capacity = capacity.ok_or(Error::Unsupported("the capacity was not measured"))?;
     let servers = bench.server()?;
-    let paced = open_loop(servers.first()?, 4, capacity / 2.0, bench.timing, &|| servers.usage())?;
-    let mut metrics = Metrics::from([(Metric::Rate, paced.rate)]);
-    percentiles(&mut metrics, &paced.latencies);
-    if servers.inspected() {
-        metrics.insert(Metric::CpuNanoseconds, paced.cpu_nanoseconds);
-        memory(&mut metrics, &paced.usage);
-    }
+    let timed = open_loop(servers.first()?, 4, capacity / 2.0, bench.timing, &|| servers.usage())?;
+    let mut metrics = timed_figures(&servers, &timed);
+    // The open loop never sleeps: a whole core says nothing there.
+    metrics.remove(&Metric::LoadCores);
     Ok(metrics)
 }

@@ -22,9 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::link::Endpoint;
 use crate::load::Load;
-use crate::process::{Launch, Process, Usage, usage_of_all};
+use crate::process::{Launch, Process, Spent, Usage, usage_of_all};
 use crate::report::{bytes, count, nanoseconds, short};
-use crate::traffic::{Flow, Timing, Traffic};
+use crate::traffic::{Flow, Timed, Timing, Traffic};
 
 /// A figure that a scenario yields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -334,16 +334,20 @@ pub fn all() -> Vec<Scenario> {
     all
 }
 
-/// The figures of a streaming load.
-fn figures(servers: &Servers, flow: &Flow) -> Metrics {
-    let mut metrics = Metrics::from([
-        (Metric::Rate, flow.rate()),
-        (Metric::LoadCores, flow.load_processor.as_secs_f64() / flow.seconds),
-    ]);
+/// The figures of a stretch of time.
+fn figures(servers: &Servers, spent: &Spent) -> Metrics {
+    let mut metrics = Metrics::from([(Metric::Rate, spent.rate()), (Metric::LoadCores, spent.load_cores())]);
     if servers.inspected() {
-        metrics.insert(Metric::CpuNanoseconds, flow.cpu_nanoseconds());
-        memory(&mut metrics, &flow.usage);
+        metrics.insert(Metric::CpuNanoseconds, spent.cpu_nanoseconds());
+        memory(&mut metrics, &spent.usage);
     }
+    metrics
+}
+
+/// The same with latencies.
+fn timed_figures(servers: &Servers, timed: &Timed) -> Metrics {
+    let mut metrics = figures(servers, &timed.spent);
+    percentiles(&mut metrics, &timed.latencies);
     metrics
 }
 

@@ -78,7 +78,7 @@ fn stream(
     Scenario::new(name, title, "msg", goals, move |bench| {
         let servers = bench.server()?;
         let flow = servers.stream(&traffic(), bench.timing)?;
-        Ok(figures(&servers, &flow))
+        Ok(figures(&servers, &flow.spent))
     })
 }
 
@@ -117,7 +117,7 @@ fn publish_only(bench: &Bench<'_>, publishers: usize, bytes: usize) -> Result<Me
         Some(None) => bench.note("no in_msgs in /varz: only the last PONG was verified"),
         None => bench.note("only the last PONG was verified"),
     }
-    Ok(figures(&servers, &flow))
+    Ok(figures(&servers, &flow.spent))
 }
 
 /// `count` publishers, each with a subscriber of its own.
