@@ -13,6 +13,7 @@ pub mod jwt;
 mod mapping;
 mod permissions;
 mod replies;
+pub mod resolver;
 mod secret;
 pub mod source;
 mod table;

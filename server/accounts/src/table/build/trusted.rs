@@ -152,6 +152,7 @@ pub(super) fn account(trust: &Trust, text: &str, now_seconds: i64) -> Result<Acc
     if !is_account_key(&claims.subject) {
         return Err(refuse(&claims.subject, "subject is not an account public key".into()));
     }
-    check::account(&claims, now_seconds).map_err(|reason| refuse(&claims.subject, reason))?;
+    let checked = check::times(&claims, now_seconds).and_then(|()| check::account(&claims));
+    checked.map_err(|reason| refuse(&claims.subject, reason))?;
     Ok(claims)
 }
