@@ -9,8 +9,9 @@
 use hashbrown::{HashMap, HashTable};
 use parking_lot::RwLock;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::*};
 use subject::{FilterId, Trie};
+
+pub use crate::progress::Progress;
 
 /// Marks "none" in the indices of this module.
 pub const NONE: u32 = u32::MAX;
@@ -45,45 +46,6 @@ struct Filter {
 impl Default for Filter {
     fn default() -> Self {
         Filter { first: NONE, local_plain: 0 }
-    }
-}
-
-/// Deliveries of one subscription, and when it ends. Made when the first plan needs it.
-#[derive(Debug)]
-pub struct Progress {
-    /// Messages delivered so far.
-    pub delivered: AtomicU64,
-    /// Messages after which the subscription ends, 0 for never.
-    pub max: AtomicU64,
-}
-
-impl Progress {
-    /// Takes up to `wanted` deliveries. Returns how many are granted and whether the last one was among them.
-    pub fn take(&self, wanted: u64) -> (u64, bool) {
-        // counted first, then limited; `limit` does it the other way round: one of the two sees the end
-        let before = self.delivered.fetch_add(wanted, SeqCst);
-        match self.max.load(SeqCst) {
-            0 => (wanted, false),
-            max => {
-                let granted = max.saturating_sub(before).min(wanted);
-                (granted, granted > 0 && before + granted == max)
-            }
-        }
-    }
-
-    /// Sets when the subscription ends; `true` when that many messages were delivered already.
-    pub fn limit(&self, max: u64) -> bool {
-        if self.delivered.load(SeqCst) >= max {
-            return true;
-        }
-        self.max.store(max, SeqCst);
-        self.delivered.load(SeqCst) >= max
-    }
-
-    /// Whether the maximum was reached: no message comes any more.
-    pub fn is_spent(&self) -> bool {
-        let max = self.max.load(SeqCst);
-        max > 0 && self.delivered.load(SeqCst) >= max
     }
 }
 
@@ -412,13 +374,12 @@ impl Interest {
         if let Some(progress) = self.progress.read().get(&number) {
             return progress.clone();
         }
-        let fresh = || Arc::new(Progress { delivered: AtomicU64::new(0), max: AtomicU64::new(0) });
-        self.progress.write().entry(number).or_insert_with(fresh).clone()
+        self.progress.write().entry(number).or_default().clone()
     }
 
     /// Messages delivered to a subscription so far, and after how many it ends (0 for never).
     pub fn progress_of(&self, number: u32) -> (u64, u64) {
-        self.progress.read().get(&number).map_or((0, 0), |p| (p.delivered.load(Relaxed), p.max.load(Relaxed)))
+        self.progress.read().get(&number).map_or((0, 0), |p| p.counts())
     }
 
     /// Subscriptions ever added and ever removed.

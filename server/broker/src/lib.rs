@@ -15,9 +15,11 @@ pub mod link;
 pub mod mailbox;
 pub mod output;
 mod plan;
+mod progress;
 pub mod registry;
 mod render;
 pub mod router;
+mod sync;
 
 pub use account::Account;
 pub use link::{CloseReason, Link, LinkKind, Transport};

@@ -5,10 +5,11 @@
 
 use crate::mailbox::{Command, Mailbox};
 use crate::output::{HIGH_BYTES, LOW_BYTES, Output, STALL_NANOS_MAX};
-use parking_lot::Mutex;
+use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Mutex, sequential};
+use accounts::{Permissions, Replies, Responses};
 use std::io::{self, IoSlice};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::Ordering::*;
+use std::sync::{Arc, OnceLock};
 
 /// Where a link's bytes go. The one seam between deciding and sending: called once a batch, not once a message.
 pub trait Transport: Send + Sync {
@@ -151,6 +152,9 @@ pub const FLAG_ASYNC_INFO: u8 = 4;
 /// The route carries one account, which its verbs do not name.
 pub const FLAG_ACCOUNT_IMPLIED: u8 = 8;
 
+/// Reply subjects of messages for this link are remembered.
+pub const FLAG_REPLIES: u8 = 16;
+
 /// Facts for monitoring; written by the session, read by whoever renders a document.
 #[derive(Clone, Debug, Default)]
 pub struct About {
@@ -233,6 +237,10 @@ pub struct Link {
     pub active_nanos: AtomicU64,
     /// Monitoring facts.
     pub about: Mutex<About>,
+    /// What its user may do, when a subscription of it covers more than that.
+    deny_filter: OnceLock<Arc<Permissions>>,
+    /// Reply subjects that its user may answer (`allow_responses`).
+    replies: OnceLock<Mutex<Replies>>,
     flags: AtomicU8,
     reason: AtomicU8,
     paused: AtomicBool,
@@ -264,12 +272,43 @@ impl Link {
             rtt_nanos: AtomicU64::new(0),
             active_nanos: AtomicU64::new(parts.about.start_nanos),
             about: Mutex::new(parts.about),
+            deny_filter: OnceLock::new(),
+            replies: OnceLock::new(),
             flags: AtomicU8::new(0),
             reason: AtomicU8::new(0),
             paused: AtomicBool::new(false),
             congested: AtomicBool::new(false),
             congestion: Mutex::new(Congestion::default()),
         }
+    }
+
+    /// What deliveries to this link are held to, if anything.
+    #[inline]
+    pub fn deny_filter(&self) -> Option<&Arc<Permissions>> {
+        self.deny_filter.get()
+    }
+
+    /// From now on deliveries are held to `permissions`: a subscription covers more than they allow.
+    pub fn set_deny_filter(&self, permissions: &Arc<Permissions>) {
+        let _ = self.deny_filter.set(permissions.clone());
+    }
+
+    /// From now on the reply subjects of delivered messages are remembered.
+    pub fn track_replies(&self, responses: Responses) {
+        let _ = self.replies.set(Mutex::new(Replies::new(responses)));
+        self.set(FLAG_REPLIES, true);
+    }
+
+    /// A message with this reply subject goes to this link.
+    pub fn reply_delivered(&self, reply: &[u8], now_nanos: u64) {
+        if let Some(replies) = self.replies.get() {
+            replies.lock().handle_delivered(reply, now_nanos);
+        }
+    }
+
+    /// Whether the link may answer on `subject`, using up one of its answers.
+    pub fn take_reply(&self, subject: &[u8], now_nanos: u64) -> bool {
+        self.replies.get().is_some_and(|replies| replies.lock().take(subject, now_nanos))
     }
 
     /// How log lines name it: `127.0.0.1:50312 - cid:7`.
@@ -338,6 +377,7 @@ impl Link {
         let mut congestion = self.congestion.lock();
         // the flag first, then the mark again: a writer that drains meanwhile sees one or we see the other
         self.congested.store(true, SeqCst);
+        sequential();
         if self.output.pending_bytes() < HIGH_BYTES || self.close_reason().is_some() {
             return;
         }
@@ -354,6 +394,7 @@ impl Link {
     /// have drained it.
     #[inline]
     pub fn release_if_drained(&self) {
+        sequential();
         if self.congested.load(SeqCst) && self.output.pending_bytes() < LOW_BYTES {
             self.release();
         }

@@ -4,10 +4,10 @@
 //! carries messages of publishers: those go straight to a link's output.
 
 use crate::link::{CloseReason, Link};
-use parking_lot::Mutex;
+use crate::sync::{AtomicBool, Mutex};
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Ends a worker's sleep. Given by the driver; called from any thread.
 pub trait Wake: Send + Sync {

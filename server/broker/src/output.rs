@@ -9,11 +9,11 @@
 //! others (`DRAIN_BYTES_MAX`).
 
 use crate::link::Transport;
+use crate::sync::{AtomicUsize, Mutex, MutexGuard};
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicUsize, Ordering::*};
+use std::sync::atomic::Ordering::*;
 
 /// Bytes behind which a link counts as congested: publishers to it are paused.
 pub const HIGH_BYTES: usize = 2 << 20;
