@@ -31,7 +31,7 @@ enum Command {
     },
     /// Change the number of servers in a file; a running `up` follows
     Scale {
-        /// File with one NatsCluster
+        /// File with one NatsCluster, or the name of one that runs from here
         file: PathBuf,
         /// Number of servers
         replicas: u32,
@@ -96,7 +96,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             Ok(runtime.block_on(local::up(local::Options { file, server, state }))?)
         }
-        Command::Scale { file, replicas } => Ok(local::set_replicas(&file, replicas)?),
+        Command::Scale { file, replicas } => Ok(local::set_replicas(&local::source_of(&file), replicas)?),
         Command::Run(arguments) => run_controller(arguments),
         Command::Crds { write } => crds(write),
         Command::Version => {

@@ -133,7 +133,7 @@ fn a_cluster_comes_up_grows_shrinks_and_ends() {
     up.wait_for("orders: ScaleUp: from 3 to 5 servers");
     up.wait_for("Ready: all 5 servers are ready");
 
-    let scale = Command::new(OPERATOR).args(["scale", "cluster.yaml", "2"]).current_dir(&up.folder).status();
+    let scale = Command::new(OPERATOR).args(["scale", "orders", "2"]).current_dir(&up.folder).status();
     assert!(scale.expect("runs").success());
     for leaving in ["orders-4", "orders-3", "orders-2"] {
         let line = up.wait_for("orders: ScaleDown: from");

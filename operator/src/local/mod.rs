@@ -14,7 +14,7 @@ mod screen;
 pub mod yaml;
 
 pub use file::{Source, load, set_replicas};
-pub use runner::{Options, up};
+pub use runner::{Options, source_of, up};
 
 /// Why the local runner gave up.
 #[derive(Debug, thiserror::Error)]

@@ -30,6 +30,9 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 /// Servers that do not stop for this long are killed.
 const STOP_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// File in the state directory that holds the path of the YAML.
+const SOURCE: &str = "source";
+
 /// What the command line asked for.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -54,6 +57,7 @@ pub async fn up(options: Options) -> Result<(), LocalError> {
     fs::create_dir_all(&directory).map_err(state_error("cannot create", &directory))?;
     let _lock = lock(&directory)?;
     leftovers::end(&directory).await;
+    note_source(&directory, &options.file)?;
     let mut runner = Runner::new(options, text, source, server, directory)?;
     runner.announce();
     runner.run().await
@@ -296,6 +300,20 @@ fn state_directory(options: &Options, name: &str) -> PathBuf {
     let beside = || options.file.parent().unwrap_or(Path::new(".")).join(".starling").join(name);
     let chosen = options.state.clone().unwrap_or_else(beside);
     std::path::absolute(&chosen).unwrap_or(chosen)
+}
+
+/// Remembers which file a state directory belongs to, for [`source_of`].
+fn note_source(directory: &Path, file: &Path) -> Result<(), LocalError> {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let path = directory.join(SOURCE);
+    fs::write(&path, file.as_os_str().as_encoded_bytes()).map_err(state_error("cannot write", &path))
+}
+
+/// The file that a user means: itself, or that of the cluster with this name that was brought up from the
+/// current directory.
+pub fn source_of(file_or_name: &Path) -> PathBuf {
+    let noted = || fs::read_to_string(Path::new(".starling").join(file_or_name).join(SOURCE)).ok();
+    if file_or_name.exists() { None } else { noted() }.map_or_else(|| file_or_name.to_owned(), PathBuf::from)
 }
 
 /// Holds the state directory for as long as the file lives.
