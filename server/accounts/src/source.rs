@@ -18,7 +18,7 @@ pub struct AccountsSource {
     pub mappings: Vec<MappingSource>,
     /// `system_account`; none for `$SYS`, or what the operator says.
     pub system_account: Option<String>,
-    /// `no_system_account`.
+    /// `no_system_account`: none unless one is named.
     pub no_system_account: bool,
     /// Operator mode; empty for none.
     pub operators: OperatorsSource,

@@ -184,6 +184,13 @@ pub struct Table {
     notes: Vec<String>,
 }
 
+impl Default for Table {
+    /// Nobody is configured: everybody is a client of `$G`.
+    fn default() -> Self {
+        Table::new(AccountsSource::default(), 0).expect("nothing configured cannot contradict itself")
+    }
+}
+
 impl Table {
     /// Builds a table. In operator mode, tokens of accounts in `source` that are not valid at `now` are left
     /// out; [`Table::notes`] says so.
@@ -344,15 +351,12 @@ impl Table {
             credentials.user = name;
             return self.authenticate_user(user, &credentials, through_proxy);
         }
-        let nothing_sent =
-            [credentials.user, credentials.password, credentials.token, credentials.nkey, credentials.jwt]
-                .iter()
-                .all(|text| text.is_empty());
-        if self.anonymous && nothing_sent {
-            return self.global(&credentials);
-        }
+        // A JWT or a key that nothing here asks for does not count as something sent.
         let without_name =
             [credentials.user, credentials.password, credentials.token].iter().all(|text| text.is_empty());
+        if self.anonymous && without_name {
+            return self.global(&credentials);
+        }
         if without_name
             && let Some((name, user)) = self.no_auth_user().and_then(|name| self.users.get_key_value(name))
         {

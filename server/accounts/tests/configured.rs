@@ -59,6 +59,8 @@ fn without_users_everybody_is_in_the_global_account() {
     assert_eq!((&*identity.account_name, identity.user.as_str()), (GLOBAL_ACCOUNT, "anybody"));
     assert!(identity.permissions.is_none());
     assert_eq!(&*table.account(table.system_account().unwrap()).unwrap().name, SYSTEM_ACCOUNT);
+    let without = AccountsSource { no_system_account: true, ..Default::default() };
+    assert!(Table::new(without, 0).unwrap().system_account().is_none());
 }
 
 #[test]
@@ -133,6 +135,10 @@ fn users_of_the_system_account_alone_shut_nobody_out() {
         AccountSource { name: SYSTEM_ACCOUNT.into(), users: vec![user("admin", "pw")], ..Default::default() };
     let table = table(AccountsSource { accounts: vec![system], ..Default::default() });
     assert_eq!(&*ask(&table, Credentials::default()).unwrap().account_name, GLOBAL_ACCOUNT);
+    // Seen on nats-server 2.15.2: what nobody asks for does not count, a password without a name does.
+    assert!(ask(&table, Credentials { jwt: "x", nkey: "y", ..Default::default() }).is_ok());
+    assert!(ask(&table, login("", "pw")).is_err());
+    assert!(table.auth_required_in_info());
     assert_eq!(&*ask(&table, login("admin", "pw")).unwrap().account_name, SYSTEM_ACCOUNT);
     assert_eq!(ask(&table, login("admin", "")).unwrap_err(), Reason::WrongPassword);
     assert_eq!(ask(&table, login("joe", "")).unwrap_err(), Reason::Unknown);

@@ -37,6 +37,28 @@ impl Default for Slot {
     }
 }
 
+/// What a plan is looked up by.
+#[derive(Clone, Copy)]
+pub(crate) struct Key<'a> {
+    pub scope: u32,
+    pub subject: &'a [u8],
+    /// Of the subject.
+    pub hash: u64,
+}
+
+impl Key<'_> {
+    #[inline]
+    fn place(&self) -> usize {
+        place(self.hash, self.scope)
+    }
+}
+
+/// One subject has a slot of its own in each scope: clients and routes publish to the same ones.
+#[inline]
+fn place(hash: u64, scope: u32) -> usize {
+    (hash ^ u64::from(scope).wrapping_mul(0x9e37_79b9_7f4a_7c15)) as usize
+}
+
 pub(crate) struct PlanCache {
     slots: Vec<Slot>,
     /// Live slots that gave way since the table last grew.
@@ -56,19 +78,13 @@ impl PlanCache {
 
     /// The plan of a subject if it is cached and `generation` of its stamp is what it was.
     #[inline]
-    pub fn find(
-        &self,
-        scope: u32,
-        subject: &[u8],
-        hash: u64,
-        generation: impl Fn(u16) -> u32,
-    ) -> Option<&Rc<Plan>> {
-        let slot = &self.slots[hash as usize & (self.slots.len() - 1)];
-        if slot.hash == hash
-            && slot.scope == scope
-            && slot.len as usize == subject.len()
+    pub fn find(&self, key: Key<'_>, generation: impl Fn(u16) -> u32) -> Option<&Rc<Plan>> {
+        let slot = &self.slots[key.place() & (self.slots.len() - 1)];
+        if slot.hash == key.hash
+            && slot.scope == key.scope
+            && slot.len as usize == key.subject.len()
             && slot.generation == generation(slot.stamp)
-            && slot.subject.get(..subject.len()) == Some(subject)
+            && slot.subject.get(..key.subject.len()) == Some(key.subject)
         {
             slot.plan.as_ref()
         } else {
@@ -76,30 +92,27 @@ impl PlanCache {
         }
     }
 
-    /// Keeps a plan, if the subject is short enough.
+    /// Keeps a plan that was made when the stamp had that generation, if the subject is short enough.
     pub fn insert(
         &mut self,
-        scope: u32,
-        subject: &[u8],
-        hash: u64,
-        stamp: u16,
-        generation: u32,
+        key: Key<'_>,
+        (stamp, generation): (u16, u32),
         plan: &Rc<Plan>,
         is_live: impl Fn(u32, u16) -> u32,
     ) {
-        if subject.len() > SUBJECT_BYTES_MAX {
+        let len = key.subject.len();
+        if len > SUBJECT_BYTES_MAX {
             return;
         }
         let mask = self.slots.len() - 1;
-        let slot = &mut self.slots[hash as usize & mask];
+        let slot = &mut self.slots[key.place() & mask];
         if slot.plan.is_some() && slot.generation == is_live(slot.scope, slot.stamp) {
             self.evicted += 1;
         }
-        slot.hash = hash;
+        slot.hash = key.hash;
         slot.plan = Some(plan.clone());
-        (slot.generation, slot.scope, slot.stamp, slot.len) =
-            (generation, scope, stamp, subject.len() as u16);
-        slot.subject[..subject.len()].copy_from_slice(subject);
+        (slot.generation, slot.scope, slot.stamp, slot.len) = (generation, key.scope, stamp, len as u16);
+        slot.subject[..len].copy_from_slice(key.subject);
         if self.evicted > self.slots.len() / 4 && self.slots.len() < SLOTS_MAX {
             self.grow();
         }
@@ -109,7 +122,7 @@ impl PlanCache {
         let count = self.slots.len() * 4;
         self.evicted = 0;
         for slot in std::mem::replace(&mut self.slots, slots(count)) {
-            let place = slot.hash as usize & (count - 1);
+            let place = place(slot.hash, slot.scope) & (count - 1);
             self.slots[place] = slot;
         }
     }
@@ -124,5 +137,10 @@ impl PlanCache {
             }
         }
         self.swept += part;
+    }
+
+    /// Forgets everything, and gives the memory back.
+    pub fn clear(&mut self) {
+        *self = PlanCache::new();
     }
 }

@@ -76,6 +76,7 @@ impl Plan {
         account: &str,
         interest: &Interest,
         numbers: &[u32],
+        subject: &[u8],
         from: LinkKind,
         link_of: &dyn Fn(u32) -> Option<Arc<Link>>,
     ) -> Plan {
@@ -87,6 +88,11 @@ impl Plan {
             let Some(link) = link_of(record.link).filter(|link| may_forward(from, link.kind)) else {
                 continue;
             };
+            let queue = (record.queue != NONE).then(|| interest.queue_name(record.queue));
+            // a wildcard subscription may cover subjects that its owner may not read
+            if link.deny_filter().is_some_and(|permissions| !permissions.can_deliver(subject, queue)) {
+                continue;
+            }
             match (link.kind, record.queue) {
                 (LinkKind::Route, NONE) => {
                     let place = plan.route_place(&link);

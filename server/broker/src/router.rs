@@ -6,13 +6,16 @@
 //! [`flush`](Router::flush) before it sleeps.
 
 use crate::account::{Account, Dirty};
-use crate::cache::{PlanCache, SWEEP_PARTS};
-use crate::link::{CloseReason, FLAG_ACCOUNT_IMPLIED, FLAG_HEADERS, FLAG_NO_ECHO, Link, LinkKind};
+use crate::cache::{Key, PlanCache, SWEEP_PARTS};
+use crate::link::{
+    CloseReason, FLAG_ACCOUNT_IMPLIED, FLAG_HEADERS, FLAG_NO_ECHO, FLAG_REPLIES, Link, LinkKind,
+};
 use crate::mailbox::Command;
 use crate::output::{Delivered, Rendering, Segment};
 use crate::plan::{Group, Plan, Target};
 use crate::registry::Broker;
 use crate::render::Scratch;
+use accounts::Permissions;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use std::ops::Range;
@@ -47,6 +50,8 @@ pub enum Verdict {
 struct Scope {
     account: Arc<Account>,
     from: LinkKind,
+    /// What its publishers may do; `None` for everything.
+    permissions: Option<Arc<Permissions>>,
     /// Plans by the subscriptions that matched, valid for one epoch of the account.
     interned: HashMap<Box<[u32]>, Rc<Plan>>,
     epoch: u64,
@@ -140,14 +145,43 @@ impl Router {
         &self.broker
     }
 
-    /// The scope of links of kind `from` in `account`.
-    pub fn scope(&mut self, account: &Arc<Account>, from: LinkKind) -> ScopeId {
+    /// The scope of links of kind `from` in `account` that may do what `permissions` say.
+    pub fn scope(
+        &mut self,
+        account: &Arc<Account>,
+        from: LinkKind,
+        permissions: Option<&Arc<Permissions>>,
+    ) -> ScopeId {
         let from = if from == LinkKind::Internal { LinkKind::Client } else { from };
-        let found = self.scopes.iter().position(|s| s.from == from && Arc::ptr_eq(&s.account, account));
-        let place = found.unwrap_or_else(|| {
-            let scope = Scope { account: account.clone(), from, interned: HashMap::new(), epoch: 0 };
-            self.scopes.push(scope);
-            self.scopes.len() - 1
+        let same = |scope: &Scope| {
+            let permissions = match (&scope.permissions, permissions) {
+                (None, None) => true,
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                _ => false,
+            };
+            scope.from == from && permissions && Arc::ptr_eq(&scope.account, account)
+        };
+        let place = self.scopes.iter().position(same).unwrap_or_else(|| {
+            let fresh = Scope {
+                account: account.clone(),
+                from,
+                permissions: permissions.cloned(),
+                interned: HashMap::new(),
+                epoch: 0,
+            };
+            // permissions that nobody else holds any more belong to users who are gone: their place serves again
+            let gone = |s: &Scope| s.permissions.as_ref().is_some_and(|p| Arc::strong_count(p) == 1);
+            match self.scopes.iter().position(gone) {
+                Some(place) => {
+                    self.scopes[place] = fresh;
+                    self.cache.clear();
+                    place
+                }
+                None => {
+                    self.scopes.push(fresh);
+                    self.scopes.len() - 1
+                }
+            }
         });
         ScopeId(place as u32)
     }
@@ -204,7 +238,7 @@ impl Router {
     fn plan(&mut self, scope: ScopeId, subject: &[u8]) -> Rc<Plan> {
         let account = &self.scopes[scope.0 as usize].account;
         let hash = account.hash(subject);
-        match self.cache.find(scope.0, subject, hash, |stamp| account.generation(stamp)) {
+        match self.cache.find(Key { scope: scope.0, subject, hash }, |stamp| account.generation(stamp)) {
             Some(plan) => plan.clone(),
             None => self.plan_anew(scope, subject, hash),
         }
@@ -224,7 +258,8 @@ impl Router {
         let (filters, numbers) = (&mut self.filters, &mut self.numbers);
         numbers.clear();
         let broker = &self.broker;
-        if scope.from == LinkKind::Client && is_reserved(subject) {
+        let denied = scope.permissions.as_ref().is_some_and(|permissions| !permissions.can_publish(subject));
+        if denied || (scope.from == LinkKind::Client && is_reserved(subject)) {
             return Rc::new(Plan { denied: true, ..Plan::default() });
         }
         let plan = account.read(|interest| {
@@ -233,7 +268,7 @@ impl Router {
                 Some(plan) => plan.clone(),
                 None => {
                     let build = |link_of: &dyn Fn(u32) -> Option<Arc<Link>>| {
-                        Plan::build(&account.name, interest, numbers, scope.from, link_of)
+                        Plan::build(&account.name, interest, numbers, subject, scope.from, link_of)
                     };
                     let plan = Rc::new(broker.with_links(build));
                     scope.interned.insert(numbers[..].into(), plan.clone());
@@ -243,7 +278,7 @@ impl Router {
         });
         let scopes = &self.scopes;
         let live = |scope: u32, stamp: u16| scopes[scope as usize].account.generation(stamp);
-        self.cache.insert(scope_id.0, subject, hash, stamp, generation, &plan, live);
+        self.cache.insert(Key { scope: scope_id.0, subject, hash }, (stamp, generation), &plan, live);
         plan
     }
 
@@ -303,6 +338,11 @@ impl Router {
                 }
                 self.scratch.end();
                 rendered = Some(key);
+            }
+            if target.link.has(FLAG_REPLIES) {
+                for message in &self.messages {
+                    self.note_reply(&target.link, read, &message.publish);
+                }
             }
             self.send(&target.link, read, granted, from);
         }
@@ -442,6 +482,16 @@ impl Router {
             let message = &self.messages[op.message as usize];
             let target = &self.plans[message.plan as usize].targets[op.target as usize];
             self.scratch.message(read, op.message, &message.publish, target.sid(), headers);
+            if link.has(FLAG_REPLIES) {
+                self.note_reply(link, read, &message.publish);
+            }
+        }
+    }
+
+    #[cold]
+    fn note_reply(&self, link: &Link, read: &[u8], publish: &Publish) {
+        if publish.reply_len > 0 {
+            link.reply_delivered(&read[publish.reply_range()], self.now_nanos);
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the configuration says about clients.
 
+use accounts::Table;
+use std::sync::Arc;
 use wire::client::Limits;
 
 /// Settings that sessions consult; shared by all workers and replaced as a whole on reload.
@@ -19,6 +21,8 @@ pub struct Policy {
     pub pings_out_max: u32,
     /// Time from the first byte of INFO to CONNECT, in nanoseconds; asked for only with authentication.
     pub auth_timeout_nanos: u64,
+    /// Who may connect and do what.
+    pub table: Arc<Table>,
     /// Name of the system account, empty when there is none.
     pub system_account: String,
     /// Longest time that a write may be stuck, in nanoseconds.
@@ -36,6 +40,7 @@ impl Default for Policy {
             ping_interval_nanos: 120 * SECOND,
             pings_out_max: 2,
             auth_timeout_nanos: 2 * SECOND,
+            table: Arc::new(Table::default()),
             system_account: String::new(),
             write_deadline_nanos: 10 * SECOND,
         }

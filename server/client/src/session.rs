@@ -1,7 +1,10 @@
 //! One client's session.
 
 use crate::Policy;
-use broker::link::{FLAG_ASYNC_INFO, FLAG_HEADERS, FLAG_NO_ECHO};
+use accounts::{
+    AuthError, ConnectionLimits, ConnectionType, Credentials, Identity, Peer, Permissions, Subscribe,
+};
+use broker::link::{FLAG_ASYNC_INFO, FLAG_HEADERS, FLAG_NO_ECHO, FLAG_REPLIES};
 use broker::{Account, CloseReason, Link, LinkKind, Router, ScopeId, Verdict};
 use hashbrown::HashTable;
 use std::sync::Arc;
@@ -44,6 +47,17 @@ pub struct Client {
     verbose: bool,
     pedantic: bool,
     no_responders: bool,
+    /// The challenge of this connection's INFO, empty without one.
+    nonce: String,
+    permissions: Option<Arc<Permissions>>,
+    /// Largest payload and open subscriptions, where the user or account has bounds of its own.
+    limits: ConnectionLimits,
+    /// When the connection must have authenticated; 0 when it has, or need not.
+    connect_until_nanos: u64,
+    /// When the user expires; 0 for never.
+    expires_nanos: u64,
+    /// What CONNECT said, kept to ask again when accounts change.
+    credentials: Option<Box<Connect>>,
     pings_out: u32,
     ping_sent_nanos: u64,
     next_ping_nanos: u64,
@@ -56,11 +70,14 @@ impl Client {
     pub fn new(
         link: Arc<Link>,
         account: Arc<Account>,
+        nonce: String,
         router: &mut Router,
         policy: &Policy,
         now_nanos: u64,
     ) -> Client {
-        let scope = router.scope(&account, LinkKind::Client);
+        let scope = router.scope(&account, LinkKind::Client, None);
+        let connect_until_nanos =
+            if policy.table.auth_required() { now_nanos + policy.auth_timeout_nanos } else { 0 };
         account.connections.fetch_add(1, Relaxed);
         link.about.lock().account = account.name.to_string();
         Client {
@@ -74,6 +91,12 @@ impl Client {
             verbose: true,
             pedantic: true,
             no_responders: false,
+            nonce,
+            permissions: None,
+            limits: ConnectionLimits::default(),
+            connect_until_nanos,
+            expires_nanos: 0,
+            credentials: None,
             pings_out: 0,
             ping_sent_nanos: 0,
             next_ping_nanos: now_nanos + FIRST_PING_NANOS.min(policy.ping_interval_nanos),
@@ -103,6 +126,10 @@ impl Client {
     /// [`Failure`]: the connection ends after the reply was written.
     #[inline]
     pub fn handle(&mut self, op: Op<'_>, read: &[u8], context: &mut Context<'_>) -> Result<(), Failure> {
+        if self.connect_until_nanos > 0 && !matches!(op, Op::Connect(_)) {
+            error(context.reply, "Authorization Violation");
+            return Err(Failure(CloseReason::AuthenticationViolation));
+        }
         match op {
             Op::Publish(publish) => self.publish(&publish, read, context),
             Op::Subscribe { subject, queue, sid } => {
@@ -152,6 +179,7 @@ impl Client {
             connect_info: true,
             remote_account: self.account.name.to_string(),
             acc_is_sys: *self.account.name == *context.policy.system_account,
+            max_payload: self.limits.payload_bytes_max.map_or(context.info.max_payload, i64::from),
             ..context.info.clone()
         };
         info.encode(context.reply);
@@ -185,6 +213,10 @@ impl Client {
     fn publish(&mut self, publish: &Publish, read: &[u8], context: &mut Context<'_>) -> Result<(), Failure> {
         self.messages += 1;
         self.bytes += publish.body_len() as u64;
+        if self.limits.payload_bytes_max.is_some_and(|max| publish.body_len() > max as usize) {
+            error(context.reply, "Maximum Payload Violation");
+            return Err(Failure(CloseReason::MaxPayloadExceeded));
+        }
         if publish.header_len > 0 && !self.link.has(FLAG_HEADERS) {
             return Err(Failure(CloseReason::ProtocolViolation));
         }
@@ -206,12 +238,25 @@ impl Client {
                     self.no_responders(publish, read, context);
                 }
             }
+            Verdict::Denied if self.may_answer(publish, read, context) => {}
             Verdict::Denied => {
                 let subject = String::from_utf8_lossy(&read[publish.subject_range()]);
                 error(context.reply, &format!("Permissions Violation for Publish to \"{subject}\""));
             }
         }
         Ok(())
+    }
+
+    /// `allow_responses`: a subject that is not allowed may be a reply that is.
+    fn may_answer(&mut self, publish: &Publish, read: &[u8], context: &mut Context<'_>) -> bool {
+        if !self.link.has(FLAG_REPLIES)
+            || !self.link.take_reply(&read[publish.subject_range()], context.now_nanos)
+        {
+            return false;
+        }
+        let unbound = context.router.scope(&self.account, LinkKind::Client, None);
+        context.router.publish(unbound, read, publish);
+        true
     }
 
     /// Nobody listens: the requestor is told at once, on the subscription that waits for the reply (ADR-22).
@@ -245,7 +290,26 @@ impl Client {
             error(context.reply, "subject has exceeded number of tokens limit");
             return;
         }
-        if policy.subscriptions_max > 0 && self.subscriptions.len() >= policy.subscriptions_max {
+        let refused = match &self.permissions {
+            None => false,
+            Some(permissions) => match permissions.can_subscribe(subject, queue) {
+                Subscribe::Allowed => false,
+                Subscribe::AllowedWithDenyFilter => {
+                    self.link.set_deny_filter(permissions);
+                    false
+                }
+                Subscribe::Denied => true,
+            },
+        };
+        if refused {
+            let subject = String::from_utf8_lossy(subject);
+            let group = queue.map(|queue| format!(" using queue \"{}\"", String::from_utf8_lossy(queue)));
+            let group = group.unwrap_or_default();
+            error(context.reply, &format!("Permissions Violation for Subscription to \"{subject}\"{group}"));
+            return;
+        }
+        let bound = self.limits.subscriptions_max.map_or(policy.subscriptions_max, |max| max as usize);
+        if bound > 0 && self.subscriptions.len() >= bound {
             error(context.reply, "maximum subscriptions exceeded");
             return;
         }
@@ -316,6 +380,9 @@ impl Client {
             Ok(connect) => connect,
             Err(_) => return Err(Failure(CloseReason::ProtocolViolation)),
         };
+        if !self.connected {
+            self.authenticate(&connect, context)?;
+        }
         if !(0..=1).contains(&connect.protocol) {
             error(context.reply, "invalid client protocol");
             return Err(Failure(CloseReason::BadClientProtocolVersion));
@@ -332,10 +399,90 @@ impl Client {
             (connect.verbose, connect.pedantic, connect.no_responders);
         self.connected = true;
         let mut about = self.link.about.lock();
-        (about.name, about.lang, about.version) = (connect.name, connect.lang, connect.version);
+        (about.name, about.lang, about.version) =
+            (connect.name.clone(), connect.lang.clone(), connect.version.clone());
         drop(about);
+        if context.policy.table.auth_required() {
+            self.credentials = Some(Box::new(connect));
+        }
         self.ok(context);
         Ok(())
+    }
+
+    /// Finds out who the client is, and puts it into its account.
+    fn authenticate(&mut self, connect: &Connect, context: &mut Context<'_>) -> Result<(), Failure> {
+        let identity = match self.identify(connect, context) {
+            Ok(identity) => identity,
+            Err(reason) => {
+                let user = if connect.user.is_empty() { "" } else { &connect.user };
+                tracing::error!("{} - authentication error - User {user:?}: {reason}", self.link.describe());
+                error(context.reply, "Authorization Violation");
+                return Err(Failure(CloseReason::AuthenticationViolation));
+            }
+        };
+        let account = context.router.broker().clone().account(&identity.account_name);
+        let bound = context.policy.table.account(identity.account).and_then(|a| a.limits.connections_max);
+        if bound.is_some_and(|max| account.connections.load(Relaxed) >= max) {
+            error(context.reply, "maximum account active connections exceeded");
+            return Err(Failure(CloseReason::MaxConnectionsExceeded));
+        }
+        self.account.connections.fetch_sub(1, Relaxed);
+        account.connections.fetch_add(1, Relaxed);
+        self.account = account;
+        self.scope = context.router.scope(&self.account, LinkKind::Client, identity.permissions.as_ref());
+        if let Some(responses) = identity.permissions.as_ref().and_then(|permissions| permissions.responses())
+        {
+            self.link.track_replies(responses);
+        }
+        (self.permissions, self.limits) = (identity.permissions, identity.limits);
+        (self.connect_until_nanos, self.expires_nanos) = (0, identity.expires_unix_nanos.unwrap_or(0));
+        let mut about = self.link.about.lock();
+        (about.user, about.account) = (identity.user, self.account.name.to_string());
+        Ok(())
+    }
+
+    fn identify(&self, connect: &Connect, context: &Context<'_>) -> Result<Identity, AuthError> {
+        let credentials = Credentials {
+            user: &connect.user,
+            password: &connect.pass,
+            token: &connect.auth_token,
+            nkey: &connect.nkey,
+            signature: &connect.sig,
+            jwt: &connect.jwt,
+            proxy_signature: &connect.proxy_sig,
+        };
+        let peer = Peer {
+            nonce: self.nonce.as_bytes(),
+            connection: ConnectionType::Standard,
+            certificate: None,
+            address: self.link.about.lock().ip.parse().ok(),
+        };
+        context.policy.table.authenticate(&credentials, &peer, context.now_nanos)
+    }
+
+    /// Accounts or users changed: whoever would not be let in now, or not as the same, has to come again.
+    ///
+    /// # Errors
+    /// [`Failure`]: the connection ends.
+    pub fn reauthenticate(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        if !self.connected {
+            return Ok(());
+        }
+        let anonymous = Connect::default();
+        let connect = self.credentials.as_deref().unwrap_or(&anonymous);
+        let same = self.identify(connect, context).is_ok_and(|identity| {
+            *identity.account_name == *self.account.name
+                && match (&identity.permissions, &self.permissions) {
+                    (None, None) => true,
+                    (Some(new), Some(old)) => new.source() == old.source(),
+                    _ => false,
+                }
+        });
+        if same {
+            return Ok(());
+        }
+        error(context.reply, "Authorization Violation");
+        Err(Failure(CloseReason::AuthenticationViolation))
     }
 
     fn ok(&self, context: &mut Context<'_>) {
@@ -357,7 +504,15 @@ impl Client {
     /// # Errors
     /// [`Failure`]: the connection is stale.
     pub fn tick(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        if context.now_nanos < self.next_ping_nanos {
+        if self.connect_until_nanos > 0 && context.now_nanos > self.connect_until_nanos {
+            error(context.reply, "Authentication Timeout");
+            return Err(Failure(CloseReason::AuthenticationTimeout));
+        }
+        if self.expires_nanos > 0 && context.now_nanos > self.expires_nanos {
+            error(context.reply, "User Authentication Expired");
+            return Err(Failure(CloseReason::AuthenticationExpired));
+        }
+        if context.now_nanos < self.next_ping_nanos || self.connect_until_nanos > 0 {
             return Ok(());
         }
         let interval = context.policy.ping_interval_nanos;
@@ -402,7 +557,7 @@ impl Client {
     /// Gives up all subscriptions. The connection is over.
     pub fn close(&mut self, router: &mut Router) {
         let numbers = std::mem::take(&mut self.subscriptions);
-        self.account.unsubscribe(&self.link, numbers.into_iter(), router.dirty());
+        self.account.unsubscribe(&self.link, numbers, router.dirty());
         self.account.connections.fetch_sub(1, Relaxed);
         self.publish_counters(self.link.active_nanos.load(Relaxed));
     }

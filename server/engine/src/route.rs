@@ -133,7 +133,7 @@ impl Route {
             return None;
         }
         let account = router.broker().clone().account(&text);
-        let scope = router.scope(&account, LinkKind::Route);
+        let scope = router.scope(&account, LinkKind::Route, None);
         self.accounts.insert(name.into(), (account.clone(), scope));
         Some((account, scope))
     }

@@ -30,6 +30,8 @@ pub struct Accepted {
     pub about: About,
     /// The server's first bytes, `INFO …`.
     pub greeting: Vec<u8>,
+    /// The challenge in them, empty without one.
+    pub nonce: String,
     /// How it came to be, when it is a route.
     pub route: Option<RouteOpening>,
 }
@@ -130,7 +132,8 @@ impl Worker {
         let session = match accepted.route {
             None => {
                 let (account, policy) = (self.account.clone(), &self.settings.client);
-                let client = Client::new(link.clone(), account, &mut self.router, policy, now_nanos);
+                let client =
+                    Client::new(link.clone(), account, accepted.nonce, &mut self.router, policy, now_nanos);
                 Some(Session::Client(Box::new(client)))
             }
             Some(opening) => {
@@ -389,8 +392,30 @@ impl Worker {
     }
 
     /// The configuration changed.
-    pub fn reconfigure(&mut self, settings: Arc<Settings>) {
+    ///
+    /// Clients that would not be let in any more are closed: their slots are returned.
+    pub fn reconfigure(&mut self, settings: Arc<Settings>, now_nanos: u64) -> Vec<(u32, CloseReason)> {
         self.settings = settings;
+        let mut closed = Vec::new();
+        for token in 0..self.entries.len() as u32 {
+            let Some(Some(entry)) = self.entries.get_mut(token as usize) else { continue };
+            let Session::Client(client) = &mut entry.session else { continue };
+            let mut context = Context {
+                router: &mut self.router,
+                policy: &self.settings.client,
+                info: &self.info,
+                now_nanos,
+                reply: &mut self.reply,
+            };
+            if let Err(Failure(reason)) = client.reauthenticate(&mut context) {
+                let link = entry.link.clone();
+                self.router.deliver_protocol(&link, &self.reply);
+                self.reply.clear();
+                self.close(token, reason);
+                closed.push((token, reason));
+            }
+        }
+        closed
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Also the broker as a library: [`Server::start`] runs one inside another program.
 
+pub mod access;
 mod control;
 mod files;
 pub mod http;

@@ -88,14 +88,13 @@ fn load(flags: &Flags) -> Result<Loaded, Error> {
     Ok(Loaded { settings, digest, warnings })
 }
 
-#[allow(clippy::print_stdout)] // nats-server prints the verdict there too
 fn check(flags: &Flags) -> anyhow::Result<()> {
     let loaded = load(flags)?;
     for warning in &loaded.warnings {
         eprintln!("{warning}");
     }
     let path = flags.config.as_deref().unwrap_or_default();
-    println!("{}: configuration file {path} is valid ({})", program(), loaded.digest);
+    eprintln!("{}: configuration file {path} is valid ({})", program(), loaded.digest);
     Ok(())
 }
 
@@ -134,6 +133,12 @@ fn reload(server: &Server, log: &Log, flags: &Flags, current: &mut Settings) {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    let changes = config::diff(current, &loaded.settings);
+    let refusals: Vec<&str> = changes.refusals().map(|change| change.line.as_str()).collect();
+    if !refusals.is_empty() {
+        let refusals = refusals.join("; ");
+        return tracing::error!("cannot reload {path}, nothing was changed: {refusals}");
+    }
     if let Err(error) = log.configure(&loaded.settings.logging) {
         return tracing::error!("cannot reload {path}, nothing was changed: log file: {error}");
     }
@@ -143,5 +148,8 @@ fn reload(server: &Server, log: &Log, flags: &Flags, current: &mut Settings) {
     }
     server.set_config_digest(&loaded.digest);
     *current = loaded.settings;
+    for change in &changes.list {
+        tracing::info!("{}", change.line);
+    }
     tracing::info!("Reloaded server configuration ({})", loaded.digest);
 }

@@ -209,8 +209,8 @@ fn hand_over(
     let id = shared.broker.next_id();
     let mut about = shared.about(remote);
     about.solicited = matches!(opening, RouteOpening::Dialed { .. });
-    let (kind, greeting) = (LinkKind::Route, Vec::new());
-    shared.hand_over(Incoming { stream, security, kind, id, about, greeting, route: Some(opening) });
+    let (kind, greeting, nonce) = (LinkKind::Route, Vec::new(), String::new());
+    shared.hand_over(Incoming { stream, security, kind, id, about, greeting, nonce, route: Some(opening) });
 }
 
 /// Takes over what may change of the cluster's settings while it runs.
@@ -246,7 +246,7 @@ fn mesh_settings(settings: &Settings) -> cluster::Settings {
     let authorization = cluster.username.clone().map(|user| cluster::Authorization {
         user,
         password: cluster.password.clone().unwrap_or_default(),
-        verify: |configured, shown| configured == shown,
+        verify: |configured, shown| accounts::Secret::new(configured).matches(shown),
     });
     cluster::Settings {
         cluster_name: cluster.name.clone(),
@@ -270,11 +270,8 @@ fn mesh_settings(settings: &Settings) -> cluster::Settings {
 fn identity(shared: &Shared, settings: &Settings) -> Identity {
     let ports = shared.ports();
     let port = ports.cluster.unwrap_or(0);
-    let advertise = settings.cluster.advertise.as_deref().map(config::address::parse_listen);
-    let advertise = match advertise {
-        Some(Ok((host, advertised))) => Some((host, advertised.map_or(port, |p| p.to_bind()))),
-        _ => None,
-    };
+    let advertise = settings.cluster.advertise.as_deref();
+    let advertise = advertise.and_then(|text| config::address::parse_advertise(text, port).ok());
     let info = shared.info();
     Identity {
         server_id: shared.server_id.clone(),

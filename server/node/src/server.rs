@@ -2,6 +2,7 @@
 //!
 //! Owns the threads: one per worker, and one for control (listeners, monitor, routes' dialling, timers).
 
+use crate::access;
 use crate::control::{self, Order};
 use crate::files::{OwnFile, Ports};
 use crate::identity::{API_LEVEL, COMPATIBLE_VERSION};
@@ -45,6 +46,9 @@ pub enum StartError {
     /// TLS cannot be offered.
     #[error("{0}")]
     Tls(#[from] tls::Error),
+    /// The accounts cannot be built, or use what is not there yet.
+    #[error("{0}")]
+    Access(#[from] access::Error),
 }
 
 /// A running server.
@@ -70,6 +74,7 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub fn start(settings: Settings) -> Result<Server, StartError> {
+        let table = Arc::new(access::table(&settings, now_nanos())?);
         let settings = Arc::new(settings);
         let count = settings.starling.worker_threads.map(usize::from);
         let count = count.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -96,6 +101,7 @@ impl Server {
             Some(tls) => Some(tls::server_config(tls, tls.verify || tls.verify_and_map)?),
             None => None,
         };
+        *shared.table.write() = table.clone();
         shared.set_ports(ports_of(&listeners));
         set_info(&shared, &settings);
         let edge = match listeners.cluster {
@@ -105,7 +111,7 @@ impl Server {
         let mut workers = Vec::new();
         for (number, poll) in polls.into_iter().enumerate() {
             let shared = shared.clone();
-            let engine_settings = Arc::new(engine_settings(&settings));
+            let engine_settings = Arc::new(engine_settings(&settings, &table));
             let name = format!("worker-{number}");
             let hub = edge.as_ref().map(|edge| edge.hub.clone());
             workers.push(std::thread::Builder::new().name(name).spawn(move || {
@@ -157,8 +163,9 @@ impl Server {
     /// Puts other settings in force. The caller checked that they may change (`config::diff`).
     ///
     /// # Errors
-    /// A certificate cannot be read: nothing changed.
-    pub fn reload(&self, settings: Settings) -> Result<(), tls::Error> {
+    /// A certificate cannot be read or the accounts cannot be built: nothing changed.
+    pub fn reload(&self, settings: Settings) -> Result<(), StartError> {
+        let table = Arc::new(access::table(&settings, now_nanos())?);
         let tls = match &settings.tls {
             Some(tls) => Some(tls::server_config(tls, tls.verify || tls.verify_and_map)?),
             None => None,
@@ -170,7 +177,8 @@ impl Server {
         for account in &settings.accounts {
             self.shared.broker.account(&account.name);
         }
-        let for_workers = Arc::new(engine_settings(&settings));
+        *self.shared.table.write() = table.clone();
+        let for_workers = Arc::new(engine_settings(&settings, &table));
         self.shared.set_settings(settings.clone());
         self.shared.broker.broadcast(|| Command::Other(Box::new(Reconfigure(for_workers.clone()))));
         set_info(&self.shared, &settings);
@@ -322,7 +330,7 @@ fn urls(shared: &Shared) -> Ports {
 }
 
 /// What the workers need of the settings.
-fn engine_settings(settings: &Settings) -> engine::Settings {
+fn engine_settings(settings: &Settings, table: &Arc<accounts::Table>) -> engine::Settings {
     let limits = &settings.limits;
     engine::Settings {
         client: Policy {
@@ -336,6 +344,7 @@ fn engine_settings(settings: &Settings) -> engine::Settings {
             ping_interval_nanos: settings.ping_interval.as_nanos() as u64,
             pings_out_max: settings.ping_max,
             auth_timeout_nanos: settings.auth_timeout().as_nanos() as u64,
+            table: table.clone(),
             system_account: settings.system_account_name().unwrap_or_default().into(),
             write_deadline_nanos: settings.write_deadline.as_nanos() as u64,
         },
@@ -354,6 +363,7 @@ fn set_info(shared: &Shared, settings: &Settings) {
         info.go = format!("rust-starling-{}", env!("CARGO_PKG_VERSION"));
         (info.host, info.port) = (host, port);
         info.headers = !settings.no_header_support;
+        info.auth_required = shared.table.read().auth_required_in_info();
         info.max_payload = i64::from(settings.limits.max_payload);
         info.tls_required = tls.is_some() && !settings.allow_non_tls;
         info.tls_available = tls.is_some() && settings.allow_non_tls;
@@ -364,8 +374,9 @@ fn set_info(shared: &Shared, settings: &Settings) {
 
 /// Host and port that INFO states: `client_advertise`, else the listener's.
 pub(crate) fn advertised(settings: &Settings, port: u16) -> (String, u16) {
-    match settings.client_advertise.as_deref().map(config::address::parse_listen) {
-        Some(Ok((host, advertised))) => (host, advertised.map_or(port, |p| p.to_bind())),
-        _ => (settings.host.clone(), port),
-    }
+    let advertise = settings.client_advertise.as_deref();
+    // what cannot be read was refused when the settings were checked
+    advertise
+        .and_then(|text| config::address::parse_advertise(text, port).ok())
+        .unwrap_or_else(|| (settings.host.clone(), port))
 }

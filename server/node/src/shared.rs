@@ -47,6 +47,8 @@ pub struct Shared {
     /// When the configuration was loaded, in nanoseconds since the Unix epoch.
     pub config_load_nanos: AtomicU64,
     info: RwLock<Arc<Info>>,
+    /// Who may connect and do what.
+    pub table: RwLock<Arc<accounts::Table>>,
     /// TLS for clients, replaced when certificates change.
     pub client_tls: RwLock<Option<Arc<rustls::ServerConfig>>>,
     /// TLS for accepting routes.
@@ -91,6 +93,7 @@ impl Shared {
             config_digest: RwLock::default(),
             config_load_nanos: AtomicU64::new(now_nanos()),
             info: RwLock::default(),
+            table: RwLock::default(),
             client_tls: RwLock::default(),
             route_server_tls: RwLock::default(),
             route_client_tls: RwLock::default(),
@@ -184,6 +187,10 @@ impl Shared {
         let id = self.broker.next_id();
         let mut info = Info::clone(&self.info());
         info.client_id = id;
+        if self.table.read().nonce_required() {
+            info.nonce = identity::nonce();
+        }
+        let nonce = info.nonce.clone();
         info.client_ip = peer.ip().to_canonical().to_string();
         let mut greeting = Vec::new();
         info.encode(&mut greeting);
@@ -211,6 +218,7 @@ impl Shared {
             id,
             about,
             greeting,
+            nonce,
             route: None,
         });
         Ok(())

@@ -243,7 +243,7 @@ impl Source for Shared {
             go: info.go.clone(),
             host: info.host.clone(),
             port: info.port,
-            auth_required: info.auth_required,
+            auth_required: self.table.read().auth_required(),
             tls_required: info.tls_required,
             tls_verify: info.tls_verify,
             connect_urls: info.connect_urls.clone(),

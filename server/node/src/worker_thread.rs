@@ -38,6 +38,8 @@ pub struct Incoming {
     pub about: About,
     /// The server's first bytes.
     pub greeting: Vec<u8>,
+    /// The challenge in them, empty without one.
+    pub nonce: String,
     /// Its end of the route protocol, when it is a route.
     pub route: Option<RouteOpening>,
 }
@@ -280,7 +282,9 @@ impl WorkerThread {
         if let Some(Inform(info)) = what.downcast_ref() {
             self.worker.inform(info.clone());
         } else if let Some(Reconfigure(settings)) = what.downcast_ref() {
-            self.worker.reconfigure(settings.clone());
+            for (token, reason) in self.worker.reconfigure(settings.clone(), now_nanos()) {
+                self.apply(token, Progress::Closed(reason));
+            }
         } else if let Some(CloseClients(count, reason)) = what.downcast_ref() {
             for token in self.worker.tokens(LinkKind::Client).into_iter().take(*count) {
                 let progress = self.worker.close(token, *reason);
@@ -307,6 +311,7 @@ impl WorkerThread {
             transport: Box::new(SocketTransport(socket.clone())),
             about: incoming.about,
             greeting: incoming.greeting,
+            nonce: incoming.nonce,
             route: incoming.route,
         };
         let Some(link) = self.worker.accept(accepted, now) else {

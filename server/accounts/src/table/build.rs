@@ -186,13 +186,11 @@ fn drafts(
     Ok(ordered)
 }
 
-/// The name of the system account; nothing if there is to be none.
+/// The name of the system account; nothing if there is to be none. `no_system_account` keeps away the one
+/// that nobody named.
 fn system_name(source: &AccountsSource) -> Option<String> {
-    if source.no_system_account {
-        return None;
-    }
-    let written = source.system_account.clone();
-    Some(written.or_else(|| trusted::system_account(source)).unwrap_or_else(|| SYSTEM_ACCOUNT.into()))
+    let named = source.system_account.clone().or_else(|| trusted::system_account(source));
+    named.or_else(|| (!source.no_system_account).then(|| SYSTEM_ACCOUNT.into()))
 }
 
 fn compiled(source: &PermissionsSource, owner: &str) -> Result<Arc<Permissions>, Error> {

@@ -1,0 +1,158 @@
+//! Users, permissions and accounts of the configuration, handed to the `accounts` room in its own terms.
+//!
+//! Owns the translation and the list of what is read but not built yet: that is refused by name, never ignored.
+
+use accounts::{
+    AccountLimits, AccountSource, AccountsSource, AuthorizationSource, DestinationSource, Login,
+    MappingSource, PermissionsSource, ResponsesSource, SubjectsSource, Table, UserSource,
+};
+use config::Settings;
+use config::accounts::{Account, Mapping};
+use config::auth::{Credential, User};
+use config::permissions::{Permissions, SubjectPermission};
+
+/// Why nobody could be let in.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The accounts contradict each other.
+    #[error("{0}")]
+    Accounts(#[from] accounts::Error),
+    /// Something that nats-server has and this server does not have yet.
+    #[error("{what} is not supported yet: take it out of the configuration to start this server")]
+    NotYet {
+        /// The block or key.
+        what: String,
+    },
+}
+
+/// Compiles who may connect and do what.
+///
+/// # Errors
+/// [`Error`]
+pub fn table(settings: &Settings, now_nanos: u64) -> Result<Table, Error> {
+    refuse_unbuilt(settings)?;
+    Ok(Table::new(source(settings), now_nanos)?)
+}
+
+fn refuse_unbuilt(settings: &Settings) -> Result<(), Error> {
+    let not_yet = |what: String| Err(Error::NotYet { what });
+    let trust = &settings.trust;
+    if !trust.operators.is_empty() || !trust.trusted_keys.is_empty() || trust.resolver.is_some() {
+        return not_yet("operator mode (operator, trusted_keys, resolver)".into());
+    }
+    if settings.authorization.auth_callout.is_some() {
+        return not_yet("authorization.auth_callout".into());
+    }
+    if settings.ocsp.is_some() {
+        return not_yet("ocsp".into());
+    }
+    if settings.proxy_protocol {
+        return not_yet("proxy_protocol".into());
+    }
+    if settings.prof_port.is_some() {
+        return not_yet("prof_port".into());
+    }
+    if settings.logging.syslog || settings.logging.remote_syslog.is_some() {
+        return not_yet("logging to syslog".into());
+    }
+    if settings.cluster.permissions.is_some() {
+        return not_yet("cluster.permissions".into());
+    }
+    if settings.tls.as_ref().is_some_and(|tls| tls.verify_and_map || !tls.pinned_certs.is_empty()) {
+        return not_yet("tls.verify_and_map and tls.pinned_certs".into());
+    }
+    if !settings.mappings.is_empty() {
+        return not_yet("mappings".into());
+    }
+    for account in &settings.accounts {
+        let name = &account.name;
+        if !account.imports.is_empty() || !account.exports.is_empty() {
+            return not_yet(format!("accounts.{name}: imports and exports"));
+        }
+        if !account.mappings.is_empty() {
+            return not_yet(format!("accounts.{name}: mappings"));
+        }
+        if account.trace.is_some() {
+            return not_yet(format!("accounts.{name}: msg_trace"));
+        }
+    }
+    Ok(())
+}
+
+fn source(settings: &Settings) -> AccountsSource {
+    let written = &settings.authorization;
+    let authorization = AuthorizationSource {
+        is_written: written.defined,
+        user: written.username.clone().map(|user| (user, written.password.clone().unwrap_or_default())),
+        token: written.token.clone(),
+        users: written.users.iter().map(user).collect(),
+        default_permissions: written.default_permissions.as_ref().map(permissions),
+        no_auth_user: settings.no_auth_user.clone(),
+        verify_and_map: false,
+        trusted_proxies: settings.trusted_proxies.clone(),
+        proxy_required: written.proxy_required,
+    };
+    AccountsSource {
+        cluster: settings.cluster.name.clone().unwrap_or_default(),
+        authorization,
+        accounts: settings.accounts.iter().map(account).collect(),
+        mappings: settings.mappings.iter().map(mapping).collect(),
+        system_account: settings.system_account.clone(),
+        no_system_account: settings.no_system_account,
+        ..AccountsSource::default()
+    }
+}
+
+fn account(account: &Account) -> AccountSource {
+    let limits = &account.limits;
+    AccountSource {
+        name: account.name.clone(),
+        users: account.users.iter().map(user).collect(),
+        default_permissions: account.default_permissions.as_ref().map(permissions),
+        limits: AccountLimits {
+            connections_max: limits.max_connections,
+            leaf_nodes_max: limits.max_leafnodes,
+            subscriptions_max: limits.max_subscriptions,
+            payload_bytes_max: limits.max_payload,
+        },
+        mappings: account.mappings.iter().map(mapping).collect(),
+        ..AccountSource::default()
+    }
+}
+
+fn user(user: &User) -> UserSource {
+    UserSource {
+        login: match &user.credential {
+            Credential::Password { username, password } => {
+                Login::Password { user: username.clone(), password: password.clone() }
+            }
+            Credential::Nkey(key) => Login::Nkey(key.clone()),
+        },
+        permissions: user.permissions.as_ref().map(permissions),
+        connection_types: user.allowed_connection_types.iter().map(|kind| kind.name().to_owned()).collect(),
+        proxy_required: user.proxy_required,
+    }
+}
+
+fn permissions(written: &Permissions) -> PermissionsSource {
+    let subjects =
+        |lists: &SubjectPermission| SubjectsSource { allow: lists.allow.clone(), deny: lists.deny.clone() };
+    PermissionsSource {
+        publish: written.publish.as_ref().map(subjects),
+        subscribe: written.subscribe.as_ref().map(subjects),
+        responses: written.allow_responses.as_ref().map(|responses| ResponsesSource {
+            // a bound that was taken away is written as a negative number
+            messages_max: responses.max_msgs.map_or(-1, i64::from),
+            expires_nanos: responses.expires.map_or(-1, |expires| expires.as_nanos() as i64),
+        }),
+    }
+}
+
+fn mapping(mapping: &Mapping) -> MappingSource {
+    let destinations = mapping.destinations.iter().map(|to| DestinationSource {
+        subject: to.subject.clone(),
+        weight_percent: to.weight,
+        cluster: to.cluster.clone(),
+    });
+    MappingSource { source: mapping.subject.clone(), destinations: destinations.collect() }
+}
