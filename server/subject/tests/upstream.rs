@@ -107,9 +107,12 @@ fn relations_are_alike() {
 
 #[test]
 fn reversible_rules_turn_around() {
-    for (source, destination) in
-        [("foo.*.*", "bar.$2.$1"), ("foo", "bar"), ("a.*.b.>", "c.{{wildcard(1)}}.>"), ("r.*.*.*", "s.$2.$3.$1")]
-    {
+    for (source, destination) in [
+        ("foo.*.*", "bar.$2.$1"),
+        ("foo", "bar"),
+        ("a.*.b.>", "c.{{wildcard(1)}}.>"),
+        ("r.*.*.*", "s.$2.$3.$1"),
+    ] {
         let there = Transform::new_reversible(source, destination).unwrap();
         let back = there.reverse().unwrap();
         for subject in ["foo.x.y", "foo", "a.q.b.c.d", "r.1.2.3"] {
