@@ -1,0 +1,199 @@
+//! What the operator writes to an API server, by a scripted one: the promises about other people's objects.
+
+use std::sync::{Arc, Mutex};
+
+use http::{Method, Request, Response, StatusCode};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::client::Body;
+use operator::apply::{self, ApplyError};
+use operator::build::config::{Generation, Placement, Reload, render};
+use operator::build::{self, SystemSecret};
+use operator::crd::NatsCluster;
+use operator::validate::{Cluster, Defaults, validate};
+use serde_json::{Value, json};
+
+/// An API server that holds objects by path, and notes every request.
+#[derive(Clone, Default)]
+struct Script {
+    objects: Arc<Mutex<std::collections::BTreeMap<String, Value>>>,
+    requests: Arc<Mutex<Vec<(Method, String, Value)>>>,
+}
+
+impl Script {
+    fn client(&self) -> Client {
+        let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+        let script = self.clone();
+        tokio::spawn(async move {
+            while let Some((request, send)) = handle.next_request().await {
+                let (parts, body) = request.into_parts();
+                let body = body.collect_bytes().await.expect("body");
+                let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+                send.send_response(script.answer(&parts.method, parts.uri.path(), body));
+            }
+        });
+        Client::new(service, "shop")
+    }
+
+    fn answer(&self, method: &Method, path: &str, body: Value) -> Response<Body> {
+        self.requests.lock().expect("lock").push((method.clone(), path.to_owned(), body.clone()));
+        let mut objects = self.objects.lock().expect("lock");
+        let (status, answer) = match *method {
+            Method::GET => match objects.get(path) {
+                Some(object) => (StatusCode::OK, object.clone()),
+                None => (StatusCode::NOT_FOUND, failure(404, "NotFound")),
+            },
+            Method::PATCH => {
+                objects.insert(path.to_owned(), body.clone());
+                (StatusCode::OK, body)
+            }
+            Method::DELETE => match objects.remove(path) {
+                Some(object) => (StatusCode::OK, object),
+                None => (StatusCode::NOT_FOUND, failure(404, "NotFound")),
+            },
+            _ => (StatusCode::METHOD_NOT_ALLOWED, failure(405, "MethodNotAllowed")),
+        };
+        let mut response = Response::new(Body::from(answer.to_string().into_bytes()));
+        *response.status_mut() = status;
+        response
+    }
+
+    fn put(&self, path: &str, object: Value) {
+        self.objects.lock().expect("lock").insert(path.to_owned(), object);
+    }
+
+    fn get(&self, path: &str) -> Option<Value> {
+        self.objects.lock().expect("lock").get(path).cloned()
+    }
+
+    /// Methods and paths of everything but reads, since the last call.
+    fn writes(&self) -> Vec<(Method, String, Value)> {
+        let requests = std::mem::take(&mut *self.requests.lock().expect("lock"));
+        requests.into_iter().filter(|(method, ..)| method != Method::GET).collect()
+    }
+}
+
+fn failure(code: u16, reason: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason, "reason": reason, "code": code})
+}
+
+fn cluster(spec: Value) -> Cluster {
+    let object: NatsCluster = serde_json::from_value(json!({
+        "apiVersion": "starling.dev/v1alpha1", "kind": "NatsCluster",
+        "metadata": {"name": "orders", "namespace": "shop", "uid": "ours"}, "spec": spec,
+    }))
+    .expect("a NatsCluster");
+    validate(&object, &Defaults::default()).expect("valid")
+}
+
+fn resources(cluster: &Cluster) -> build::Resources {
+    let rendered = render(cluster, &Placement::in_pod(cluster), "secret", &[]).expect("renders");
+    build::resources(cluster, &Generation::after(None, rendered, Reload::Impossible), None, 3)
+}
+
+const CONFIG: &str = "/api/v1/namespaces/shop/secrets/orders-config";
+const SYSTEM: &str = "/api/v1/namespaces/shop/secrets/orders-system";
+const STATEFUL_SET: &str = "/apis/apps/v1/namespaces/shop/statefulsets/orders";
+const BUDGET: &str = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets/orders";
+
+#[tokio::test]
+async fn everything_is_applied_once_and_only_drift_again() {
+    let (script, cluster) = (Script::default(), cluster(json!({})));
+    let client = script.client();
+    let resources = resources(&cluster);
+    apply::resources(&client, &cluster, &resources).await.expect("applied");
+    let writes = script.writes();
+    assert_eq!(writes.len(), 6);
+    assert!(writes.last().is_some_and(|(_, path, _)| path == STATEFUL_SET), "what pods need comes first");
+
+    apply::resources(&client, &cluster, &resources).await.expect("applied");
+    assert_eq!(script.writes(), [], "nothing drifted");
+
+    let mut set = script.get(STATEFUL_SET).expect("exists");
+    set["spec"]["replicas"] = json!(9);
+    script.put(STATEFUL_SET, set);
+    apply::resources(&client, &cluster, &resources).await.expect("applied");
+    let writes = script.writes();
+    assert_eq!(writes.len(), 1);
+    assert_eq!(writes[0].2["spec"]["replicas"], 3);
+}
+
+#[tokio::test]
+async fn other_peoples_objects_are_never_written() {
+    let foreign =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}, "data": {"a": "Yg=="}});
+    let elsewhere =
+        json!([{"apiVersion": "v1", "kind": "X", "name": "x", "uid": "theirs", "controller": true}]);
+    for owners in [Value::Null, elsewhere] {
+        let mut secret = foreign.clone();
+        if !owners.is_null() {
+            secret["metadata"]["ownerReferences"] = owners;
+        }
+        let (script, cluster) = (Script::default(), cluster(json!({})));
+        let client = script.client();
+        for path in [CONFIG, SYSTEM] {
+            script.put(path, secret.clone());
+        }
+        let system = SystemSecret { route_password: "p".to_owned() };
+        let refused = apply::system(&client, &cluster, &system).await.expect_err("refused");
+        assert!(matches!(&refused, ApplyError::Foreign { name, .. } if name == "orders-system"), "{refused}");
+        let refused = apply::resources(&client, &cluster, &resources(&cluster)).await.expect_err("refused");
+        assert!(matches!(&refused, ApplyError::Foreign { name, .. } if name == "orders-config"), "{refused}");
+        assert_eq!(script.get(CONFIG), Some(secret.clone()));
+        assert_eq!(script.get(SYSTEM), Some(secret));
+        assert_eq!(script.get(STATEFUL_SET), None, "no server starts from somebody else's configuration");
+    }
+}
+
+#[tokio::test]
+async fn a_budget_that_is_turned_off_goes_and_a_foreign_one_stays() {
+    let off = cluster(json!({"disruptionBudget": {"mode": "Disabled"}}));
+    let (script, on) = (Script::default(), cluster(json!({})));
+    let client = script.client();
+    apply::resources(&client, &on, &resources(&on)).await.expect("applied");
+    assert!(script.get(BUDGET).is_some());
+    apply::resources(&client, &off, &resources(&off)).await.expect("applied");
+    assert_eq!(script.get(BUDGET), None);
+
+    let foreign =
+        json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "orders"}});
+    script.put(BUDGET, foreign.clone());
+    apply::resources(&client, &off, &resources(&off)).await.expect("applied");
+    assert_eq!(script.get(BUDGET), Some(foreign));
+}
+
+#[tokio::test]
+async fn a_pod_is_deleted_only_as_it_was_seen() {
+    let path = "/api/v1/namespaces/shop/pods/orders-2";
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata":
+        {"name": "orders-2", "namespace": "shop", "uid": "u2", "resourceVersion": "42"}});
+    let script = Script::default();
+    let client = script.client();
+    script.put(path, pod.clone());
+    let pod: Pod = serde_json::from_value(pod).expect("a pod");
+    apply::delete_pod(&client, &pod).await.expect("deleted");
+    let writes = script.writes();
+    assert_eq!(writes.len(), 1);
+    assert_eq!(writes[0].2["preconditions"], json!({"uid": "u2", "resourceVersion": "42"}));
+    // Gone meanwhile: what we wanted.
+    apply::delete_pod(&client, &pod).await.expect("no error");
+}
+
+#[tokio::test]
+async fn secrets_are_only_in_secrets() {
+    let (script, cluster) = (Script::default(), cluster(json!({})));
+    let client = script.client();
+    let system = SystemSecret { route_password: "a-route-password".to_owned() };
+    apply::system(&client, &cluster, &system).await.expect("applied");
+    let rendered =
+        render(&cluster, &Placement::in_pod(&cluster), &system.route_password, &[]).expect("renders");
+    let generation = Generation::after(None, rendered, Reload::Impossible);
+    apply::resources(&client, &cluster, &build::resources(&cluster, &generation, None, 3))
+        .await
+        .expect("applied");
+    for (_, path, body) in script.writes() {
+        let secret = path.contains("/secrets/");
+        assert!(!body.to_string().contains("a-route-password"), "{path} shows the password in plain text");
+        assert_eq!(body["data"].is_object(), secret, "{path}");
+    }
+}
