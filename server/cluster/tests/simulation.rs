@@ -143,6 +143,7 @@ impl World {
 
     fn kill(&mut self, index: usize) {
         self.nodes[index] = None;
+        self.runs[index] += 1;
         self.dns = self.live().map(|node| node.address.ip()).collect();
         let ends: Vec<u64> =
             self.ends.iter().filter(|(_, end)| end.node == index).map(|(id, _)| *id).collect();
