@@ -22,6 +22,10 @@ pub trait Transport: Send + Sync {
     fn rearm(&self);
     /// Ends the connection; its owner sees the end as an event. Any thread.
     fn shutdown(&self);
+    /// The peer's verified certificate (DER), if TLS brought one.
+    fn peer_certificate(&self) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// Kind of peer, for `may_forward`.
@@ -178,8 +182,6 @@ pub struct About {
     pub remote_id: String,
     /// This server opened the connection.
     pub solicited: bool,
-    /// It was opened because the configuration names its address.
-    pub configured: bool,
     /// Transport security as /connz shows it, empty without TLS: version and cipher suite.
     pub tls: (String, String),
 }

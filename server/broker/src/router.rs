@@ -317,35 +317,55 @@ impl Router {
     /// All messages go to the same plain subscribers: rendered once for all targets that share a sid.
     fn finish_plain(&mut self, from: &Arc<Link>, read: &[u8]) {
         let plan = self.plans[0].clone();
-        let wanted = self.messages.len() as u64;
         let mut rendered: Option<(&[u8], bool, u64)> = None;
-        for target in &plan.targets[..plan.plain] {
-            if Arc::ptr_eq(&target.link, from) && from.has(FLAG_NO_ECHO) {
+        for group in plan.targets[..plan.plain].chunk_by(|a, b| Arc::ptr_eq(&a.link, &b.link)) {
+            let link = &group[0].link;
+            if Arc::ptr_eq(link, from) && from.has(FLAG_NO_ECHO) {
                 continue;
             }
-            let (granted, last) = target.progress.take(wanted);
-            if last {
-                target.link.owner.post(ended(&target.link, target.subscription));
-            }
-            if granted == 0 {
-                continue;
-            }
-            let key = (target.sid(), target.link.has(FLAG_HEADERS), granted);
-            if rendered != Some(key) {
-                self.scratch.begin();
-                for (number, message) in self.messages.iter().take(granted as usize).enumerate() {
-                    self.scratch.message(read, number as u32, &message.publish, key.0, key.1);
+            let headers = link.has(FLAG_HEADERS);
+            let messages = if let [target] = group {
+                let granted = grant_many(target, self.messages.len() as u64);
+                let key = (target.sid(), headers, granted);
+                if granted > 0 && rendered != Some(key) {
+                    self.scratch.begin();
+                    for (number, message) in self.messages.iter().take(granted as usize).enumerate() {
+                        self.scratch.message(read, number as u32, &message.publish, key.0, headers);
+                    }
+                    self.scratch.end();
+                    rendered = Some(key);
                 }
-                self.scratch.end();
-                rendered = Some(key);
+                granted
+            } else {
+                rendered = None;
+                self.render_group(group, read, headers)
+            };
+            if messages == 0 {
+                continue;
             }
-            if target.link.has(FLAG_REPLIES) {
+            if link.has(FLAG_REPLIES) {
                 for message in &self.messages {
-                    self.note_reply(&target.link, read, &message.publish);
+                    self.note_reply(link, read, &message.publish);
                 }
             }
-            self.send(&target.link, read, granted, from);
+            self.send(link, read, messages, from);
         }
+    }
+
+    /// Several subscriptions of one link: each message once for each of them, in one write.
+    fn render_group(&mut self, group: &[Target], read: &[u8], headers: bool) -> u64 {
+        let wanted = self.messages.len() as u64;
+        let granted: Vec<u64> = group.iter().map(|target| grant_many(target, wanted)).collect();
+        self.scratch.begin();
+        for (number, message) in self.messages.iter().enumerate() {
+            for (target, granted) in group.iter().zip(&granted) {
+                if (number as u64) < *granted {
+                    self.scratch.message(read, number as u32, &message.publish, target.sid(), headers);
+                }
+            }
+        }
+        self.scratch.end();
+        granted.iter().sum()
     }
 
     /// Sorts the batch by receiver, drawing the members of queue groups.
@@ -647,11 +667,16 @@ enum Draw {
 
 /// Takes one delivery of a subscription, unless it is at its maximum. Its owner hears of the last one.
 fn grant(to: &Target) -> bool {
-    let (granted, last) = to.progress.take(1);
+    grant_many(to, 1) > 0
+}
+
+/// Up to so many deliveries to a target; fewer where it reaches its maximum, and then its owner ends it.
+fn grant_many(to: &Target, wanted: u64) -> u64 {
+    let (granted, last) = to.progress.take(wanted);
     if last {
         to.link.owner.post(ended(&to.link, to.subscription));
     }
-    granted > 0
+    granted
 }
 
 fn ended(link: &Arc<Link>, subscription: u32) -> Command {

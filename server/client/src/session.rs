@@ -2,7 +2,8 @@
 
 use crate::Policy;
 use accounts::{
-    AuthError, ConnectionLimits, ConnectionType, Credentials, Identity, Peer, Permissions, Subscribe,
+    AuthError, CertificateNames, ConnectionLimits, ConnectionType, Credentials, Identity, Peer, Permissions,
+    Subscribe,
 };
 use broker::link::{FLAG_ASYNC_INFO, FLAG_HEADERS, FLAG_NO_ECHO, FLAG_REPLIES};
 use broker::{Account, CloseReason, Link, LinkKind, Router, ScopeId, Verdict};
@@ -220,11 +221,8 @@ impl Client {
         if publish.header_len > 0 && !self.link.has(FLAG_HEADERS) {
             return Err(Failure(CloseReason::ProtocolViolation));
         }
-        if self.verbose || self.pedantic {
-            self.ok(context);
-            if self.pedantic && !subject::is_valid_publish(&read[publish.subject_range()]) {
-                error(context.reply, "Invalid Publish Subject");
-            }
+        if self.pedantic && !subject::is_valid_publish(&read[publish.subject_range()]) {
+            error(context.reply, "Invalid Publish Subject");
         }
         if publish.reply_len > 0 && is_reserved_reply(&read[publish.reply_range()]) {
             let reply = String::from_utf8_lossy(&read[publish.reply_range()]);
@@ -232,13 +230,14 @@ impl Client {
             return Ok(());
         }
         match context.router.publish(self.scope, read, publish) {
-            Verdict::Delivered => {}
+            Verdict::Delivered => self.ok(context),
             Verdict::NoInterest => {
+                self.ok(context);
                 if self.no_responders && publish.reply_len > 0 {
                     self.no_responders(publish, read, context);
                 }
             }
-            Verdict::Denied if self.may_answer(publish, read, context) => {}
+            Verdict::Denied if self.may_answer(publish, read, context) => self.ok(context),
             Verdict::Denied => {
                 let subject = String::from_utf8_lossy(&read[publish.subject_range()]);
                 error(context.reply, &format!("Permissions Violation for Publish to \"{subject}\""));
@@ -451,10 +450,12 @@ impl Client {
             jwt: &connect.jwt,
             proxy_signature: &connect.proxy_sig,
         };
+        let names = self.link.transport.peer_certificate();
+        let names = names.and_then(|der| CertificateNames::from_der(&der).ok());
         let peer = Peer {
             nonce: self.nonce.as_bytes(),
             connection: ConnectionType::Standard,
-            certificate: None,
+            certificate: names.as_ref(),
             address: self.link.about.lock().ip.parse().ok(),
         };
         context.policy.table.authenticate(&credentials, &peer, context.now_nanos)
@@ -520,7 +521,7 @@ impl Client {
         let active = self.link.active_nanos.load(Relaxed);
         if self.ping_sent_nanos > 0 && active + interval > context.now_nanos && active > self.ping_sent_nanos
         {
-            self.next_ping_nanos = active + interval;
+            self.next_ping_nanos = context.now_nanos + interval;
             self.pings_out = 0;
             return Ok(());
         }

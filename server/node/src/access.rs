@@ -58,8 +58,17 @@ fn refuse_unbuilt(settings: &Settings) -> Result<(), Error> {
     if settings.cluster.permissions.is_some() {
         return not_yet("cluster.permissions".into());
     }
-    if settings.tls.as_ref().is_some_and(|tls| tls.verify_and_map || !tls.pinned_certs.is_empty()) {
-        return not_yet("tls.verify_and_map and tls.pinned_certs".into());
+    let tls = [&settings.tls, &settings.cluster.tls].into_iter().flatten();
+    for tls in tls {
+        if !tls.pinned_certs.is_empty() {
+            return not_yet("tls.pinned_certs".into());
+        }
+        if tls.ocsp_peer == Some(true) {
+            return not_yet("tls.ocsp_peer".into());
+        }
+    }
+    if settings.cluster.tls.as_ref().is_some_and(|tls| tls.verify_and_map) {
+        return not_yet("cluster.tls.verify_and_map".into());
     }
     if !settings.mappings.is_empty() {
         return not_yet("mappings".into());
@@ -88,7 +97,7 @@ fn source(settings: &Settings) -> AccountsSource {
         users: written.users.iter().map(user).collect(),
         default_permissions: written.default_permissions.as_ref().map(permissions),
         no_auth_user: settings.no_auth_user.clone(),
-        verify_and_map: false,
+        verify_and_map: settings.tls.as_ref().is_some_and(|tls| tls.verify_and_map),
         trusted_proxies: settings.trusted_proxies.clone(),
         proxy_required: written.proxy_required,
     };

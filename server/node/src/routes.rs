@@ -63,10 +63,15 @@ impl Edge {
         let used = Arc::new(Notify::new());
         let mesh = Mesh::new(mesh_settings(settings), identity(shared, settings), seed);
         let name = mesh.cluster_name().to_owned();
-        let (urls, _) = mesh.client_urls();
+        let (mut urls, _) = mesh.client_urls();
+        if settings.cluster.no_advertise {
+            urls.clear();
+        }
         shared.update_info(|info| (info.cluster, info.connect_urls) = (name, urls));
         let outside = Box::new(Queue { effects: sender, used: used.clone() });
-        Ok(Edge { hub: Arc::new(Hub::new(shared.broker.clone(), mesh, outside)), effects, used })
+        let hub = Arc::new(Hub::new(shared.broker.clone(), mesh, outside));
+        let _ = shared.hub.set(hub.clone());
+        Ok(Edge { hub, effects, used })
     }
 
     /// Serves the mesh until the server stops.
@@ -95,7 +100,8 @@ impl Edge {
                 tokio::spawn(resolve(self.hub.clone(), name));
             }
             Effect::ClientUrls { connect_urls, lame_duck, .. } => shared.update_info(|info| {
-                info.connect_urls = connect_urls;
+                info.connect_urls =
+                    if shared.settings().cluster.no_advertise { Vec::new() } else { connect_urls };
                 info.lame_duck_mode = lame_duck;
             }),
             Effect::ClusterName(name) => {
@@ -232,6 +238,11 @@ pub fn set_tls(shared: &Shared, settings: &Settings) -> Result<(), tls::Error> {
         ),
         None => (None, None),
     };
+    if settings.cluster.tls.as_ref().is_some_and(|tls| tls.insecure) {
+        tracing::warn!(
+            "TLS certificate chain and hostname of solicited routes will not be verified. DO NOT USE IN PRODUCTION!"
+        );
+    }
     *shared.route_server_tls.write() = server;
     *shared.route_client_tls.write() = client;
     Ok(())

@@ -9,14 +9,15 @@ use broker::mailbox::Command;
 use broker::{Broker, CloseReason, Link, LinkKind};
 use config::Settings;
 use config::tls::HandshakeFirst;
+use engine::Hub;
 use monitor::RequestCounters;
 use monitor::source::ClosedConnection;
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 use wire::info::Info;
 
@@ -55,6 +56,10 @@ pub struct Shared {
     pub route_server_tls: RwLock<Option<Arc<rustls::ServerConfig>>>,
     /// TLS for opening routes.
     pub route_client_tls: RwLock<Option<Arc<rustls::ClientConfig>>>,
+    /// The cluster side, if this server is one of a cluster.
+    pub hub: OnceLock<Arc<Hub>>,
+    /// TLS handshakes with clients begun in which second.
+    handshakes: Mutex<(u64, u32)>,
     /// Client connections that are open.
     pub clients: AtomicUsize,
     /// Client connections there ever were.
@@ -97,6 +102,8 @@ impl Shared {
             client_tls: RwLock::default(),
             route_server_tls: RwLock::default(),
             route_client_tls: RwLock::default(),
+            hub: OnceLock::new(),
+            handshakes: Mutex::default(),
             clients: AtomicUsize::new(0),
             clients_total: AtomicU64::new(0),
             stale_connections: AtomicU64::new(0),
@@ -196,6 +203,10 @@ impl Shared {
         info.encode(&mut greeting);
         let mut security = Security::Plain;
         if let Some(tls) = self.client_tls.read().clone() {
+            let limit = settings.tls.as_ref().map_or(0, |tls| tls.connection_rate_limit);
+            if limit > 0 && !self.may_handshake(limit) {
+                return Ok(());
+            }
             let first = settings.tls.as_ref().is_some_and(|tls| tls.handshake_first == HandshakeFirst::On);
             if !first {
                 stream.write_all(&greeting)?;
@@ -222,6 +233,17 @@ impl Shared {
             route: None,
         });
         Ok(())
+    }
+
+    /// Whether another handshake may begin in this second (`connection_rate_limit`).
+    fn may_handshake(&self, limit: u32) -> bool {
+        let second = now_nanos() / 1_000_000_000;
+        let mut handshakes = self.handshakes.lock();
+        if handshakes.0 != second {
+            *handshakes = (second, 0);
+        }
+        handshakes.1 += 1;
+        handshakes.1 <= limit
     }
 
     /// What is known of a connection at its start.

@@ -353,6 +353,11 @@ impl Source for Shared {
                 subscriptions_by_link(&account, &mut by_link);
             }
         }
+        let configured: Vec<u64> = self.hub.get().map_or_else(Vec::new, |hub| {
+            hub.with_quietly(|mesh| {
+                mesh.connections().filter(|c| c.is_configured).map(|c| c.connection.0).collect()
+            })
+        });
         let routes = self.routes_open().into_iter().map(|link| {
             let about = link.about.lock().clone();
             Route {
@@ -360,7 +365,7 @@ impl Source for Shared {
                 remote_id: about.remote_id,
                 remote_name: about.name,
                 did_solicit: about.solicited,
-                is_configured: about.configured,
+                is_configured: configured.contains(&link.id),
                 ip: about.ip,
                 port: about.port,
                 start: timestamp(about.start_nanos),

@@ -223,7 +223,19 @@ impl Transport for SocketTransport {
         self.0.owner.post(Command::Writable(self.0.token));
     }
 
+    fn peer_certificate(&self) -> Option<Vec<u8>> {
+        let first =
+            |tls: &Connection| tls.peer_certificates().and_then(|chain| chain.first()).map(|c| c.to_vec());
+        self.0.with_tls(first).flatten()
+    }
+
     fn shutdown(&self) {
+        if let Some(Some(tls)) = self.0.tls.get()
+            && let Some(mut tls) = tls.try_lock()
+        {
+            tls.connection.send_close_notify();
+            let _ = self.0.send_records(&mut tls);
+        }
         // fails only when the peer is gone already
         let _ = self.0.stream.shutdown(Shutdown::Both);
     }
