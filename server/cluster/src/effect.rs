@@ -163,7 +163,7 @@ pub enum Effect {
     },
     /// The cluster took on another's name.
     ClusterName(String),
-    /// The first pooled connection to a server is there.
+    /// A server became a member: it introduced itself to us, or answered our introduction.
     PeerJoined {
         /// Id of the peer's run.
         server_id: String,

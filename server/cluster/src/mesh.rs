@@ -104,6 +104,9 @@ struct Peer {
     ws_connect_urls: Vec<String>,
     lame_duck: bool,
     changed_at: Duration,
+    /// It counts as a member: it came to us, or it has answered since we introduced ourselves. A server that is
+    /// about to refuse us is not shown to clients.
+    joined: bool,
 }
 
 impl Peer {
@@ -267,16 +270,14 @@ impl Mesh {
         self.cluster_name_dynamic
     }
 
-    /// Members with at least one pooled connection, ordered by id.
+    /// Members, ordered by id.
     pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
-        self.peers.iter().filter(|(_, peer)| peer.first_pooled().is_some()).map(|(server_id, peer)| {
-            PeerView {
-                server_id,
-                server_name: &peer.name,
-                pooled: peer.slots.iter().flatten().count(),
-                pinned: peer.accounts.len(),
-                lame_duck: peer.lame_duck,
-            }
+        self.peers.iter().filter(|(_, peer)| peer.joined).map(|(server_id, peer)| PeerView {
+            server_id,
+            server_name: &peer.name,
+            pooled: peer.slots.iter().flatten().count(),
+            pinned: peer.accounts.len(),
+            lame_duck: peer.lame_duck,
         })
     }
 
@@ -309,8 +310,7 @@ impl Mesh {
         let list = |own: &[String], of: fn(&Peer) -> &Vec<String>| {
             let mut others: Vec<String> = Vec::new();
             if !self.settings.no_advertise {
-                let live =
-                    self.peers.values().filter(|peer| !peer.lame_duck && peer.first_pooled().is_some());
+                let live = self.peers.values().filter(|peer| !peer.lame_duck && peer.joined);
                 others.extend(live.flat_map(of).filter(|url| !own.contains(url)).cloned());
                 others.sort_unstable();
                 others.dedup();
@@ -416,9 +416,23 @@ impl Mesh {
             return;
         }
         state.confirmed = true;
+        let (server_id, place) = (state.server_id.clone(), state.place);
         if let Some(target) = state.target {
             self.dialing.done(target, connection);
             self.plan(now);
+        }
+        if matches!(place, Some(Place::Pool(_))) {
+            self.join(&server_id);
+        }
+    }
+
+    /// A server with a pooled connection becomes a member.
+    fn join(&mut self, server_id: &str) {
+        let Some(peer) = self.peers.get_mut(server_id) else { return };
+        if !std::mem::replace(&mut peer.joined, true) {
+            let (server_id, server_name) = (server_id.to_owned(), peer.name.clone());
+            self.push(Effect::PeerJoined { server_id, server_name });
+            self.announce_urls(false);
         }
     }
 
@@ -481,7 +495,6 @@ impl Mesh {
         }
         let (Some(place), Some(peer)) = (state.place, self.peers.get_mut(&state.server_id)) else { return };
         peer.changed_at = now;
-        let joined = peer.first_pooled().is_some();
         match place {
             Place::Pool(index) => {
                 if let Some(slot) = peer.slots.get_mut(index).filter(|slot| **slot == Some(connection)) {
@@ -496,7 +509,7 @@ impl Mesh {
                 }
             }
         }
-        let left = joined && peer.first_pooled().is_none();
+        let left = peer.first_pooled().is_none() && std::mem::take(&mut peer.joined);
         let lame_duck = peer.lame_duck;
         if peer.is_empty() {
             self.peers.remove(&state.server_id);

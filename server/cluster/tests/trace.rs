@@ -487,6 +487,23 @@ fn a_peer_without_pools_gets_one_connection_for_everything() {
 }
 
 #[test]
+fn a_server_that_refuses_us_never_becomes_a_member() {
+    let mut own = server(with_routes(&["nats://10.0.0.2:6222"]));
+    own.dial(1);
+    own.says(1, &info("NPEER", ",\"connect_urls\":[\"10.0.0.2:4222\"]"));
+    own.says(1, "-ERR 'Authorization Violation'\r\n");
+    assert!(own.urls.is_empty() && own.mesh.peers().count() == 0);
+    assert!(!own.events.iter().any(|event| event.contains("NPEER")), "{:?}", own.events);
+    own.wait(2 * SECOND);
+    own.dial(2);
+    own.says(2, &info("NPEER", ",\"connect_urls\":[\"10.0.0.2:4222\"]"));
+    assert!(own.urls.is_empty());
+    own.says(2, "PONG\r\n");
+    assert_eq!(own.urls.len(), 1);
+    assert_eq!(own.events.last().unwrap(), "joined NPEER");
+}
+
+#[test]
 fn a_taken_place_is_not_given_twice() {
     let mut own = server(settings());
     own.member(1, "NPEER", "10.0.0.2:1", "");

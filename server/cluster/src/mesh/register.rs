@@ -69,7 +69,8 @@ impl Mesh {
     ) -> InfoOutcome {
         let Some(mut state) = self.connections.get(&connection).cloned() else { return InfoOutcome::Updated };
         let solicited = state.target.is_some();
-        if !solicited && info.server_name == self.identity.server_name {
+        // nats-server leaves this to the accepting side; the log of the soliciting side would not say what is wrong
+        if info.server_name == self.identity.server_name {
             let text = format!("Remote server has a duplicate name: {:?}", info.server_name);
             return refused(CloseReason::DuplicateServerName, false, LogLevel::Error, text);
         }
@@ -268,10 +269,8 @@ impl Mesh {
         if joins || place == Place::Account {
             self.forward_introduction(info, state);
         }
-        if joins {
-            let (server_id, server_name) = (server_id.clone(), info.server_name.clone());
-            self.push(Effect::PeerJoined { server_id, server_name });
-            self.announce_urls(false);
+        if joins && state.target.is_none() {
+            self.join(server_id);
         }
         let carries = match (place, &state.account) {
             (Place::Account, Some(account)) => Carries::Account(account.clone()),
