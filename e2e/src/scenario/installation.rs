@@ -49,17 +49,12 @@ pub fn install(context: &mut Context) -> Result<()> {
 fn install_charts(context: &Context) -> Result<String> {
     let charts = project_root().join("charts");
     let chart = |name: &str| charts.join(name).display().to_string();
-    let crds = chart("starling-crds");
-    context.kubernetes.helm(&[
-        "-n",
-        OPERATOR_NAMESPACE,
-        "install",
-        "--create-namespace",
-        "starling-crds",
-        &crds,
-    ])?;
-    let operator = chart("starling-operator");
-    let mut arguments = vec!["-n", OPERATOR_NAMESPACE, "install", "starling-operator", &operator];
+    let (crds, operator) = (chart("starling-crds"), chart("starling-operator"));
+    // `upgrade --install` is an install on a new cluster, and works on one that is used again.
+    let install = ["-n", OPERATOR_NAMESPACE, "upgrade", "--install"];
+    let arguments = [&install[..], &["--create-namespace", "starling-crds", &crds]].concat();
+    context.kubernetes.helm(&arguments)?;
+    let mut arguments = [&install[..], &["starling-operator", &operator]].concat();
     for value in &VALUES {
         arguments.extend(["--set", value]);
     }
