@@ -269,7 +269,7 @@ impl Mesh {
         if joins || place == Place::Account {
             self.forward_introduction(info, state);
         }
-        if joins && state.target.is_none() {
+        if state.target.is_none() && matches!(place, Place::Pool(_)) {
             self.join(server_id);
         }
         let carries = match (place, &state.account) {
