@@ -55,6 +55,9 @@ struct ServerOptions {
     /// A running server, as nats://[user:password@]host:port; only throughput and latency are seen
     #[arg(long, value_name = "URL", global = true)]
     url: Vec<String>,
+    /// Leaves the servers' output in this folder
+    #[arg(long, value_name = "FOLDER", global = true)]
+    logs: Option<PathBuf>,
     /// Seconds measured in each run [default: 3, with --quick 1]
     #[arg(long, global = true)]
     seconds: Option<f64>,
@@ -167,6 +170,9 @@ fn contestants(options: &ServerOptions) -> anyhow::Result<Vec<Contestant>> {
     if contestants.is_empty() {
         bail!("name at least one server: --server NAME=PATH or --url nats://host:port");
     }
+    if let Some(logs) = &options.logs {
+        std::fs::create_dir_all(logs).with_context(|| format!("making {}", logs.display()))?;
+    }
     // 15,000 connections need more files than most shells allow.
     rlimit::increase_nofile_limit(u64::MAX).context("raising the limit of open files")?;
     Ok(contestants)
@@ -186,6 +192,7 @@ fn measure(options: &RunOptions) -> anyhow::Result<()> {
     let plan = Plan {
         rounds: if options.quick { 1 } else { options.rounds.max(1) },
         timing: timing(seconds.unwrap_or(if options.quick { 1.0 } else { 3.0 })),
+        logs: options.servers.logs.clone(),
     };
     let chosen = |name: &str| {
         options.scenarios.is_empty()
@@ -198,9 +205,9 @@ fn measure(options: &RunOptions) -> anyhow::Result<()> {
     if scenarios.is_empty() {
         bail!("no scenario of that name; `starling-bench list` shows all");
     }
-    let mut report = bench::runner::begin(&contestants, plan);
+    let mut report = bench::runner::begin(&contestants, &plan);
     for scenario in &scenarios {
-        let result = bench::runner::run(scenario, &contestants, plan, &mut tell);
+        let result = bench::runner::run(scenario, &contestants, &plan, &mut tell);
         report.scenarios.push(result);
         // Saved as it grows: a long measurement cut short has not been for nothing.
         if let Some(path) = &options.json {
@@ -249,6 +256,7 @@ fn curve(
             let bench = Bench {
                 target: &contestant.target,
                 timing,
+                logs: options.logs.as_deref(),
                 carried: &carried,
                 notes: std::cell::RefCell::default(),
             };

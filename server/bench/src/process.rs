@@ -34,6 +34,8 @@ pub struct Launch {
     pub files: Vec<(String, String)>,
     /// Whether to open the monitoring port.
     pub monitor: bool,
+    /// A folder in which the server's output stays behind; without it goes with the process.
+    pub logs: Option<PathBuf>,
 }
 
 /// Processor time and memory of processes at one moment.
@@ -177,7 +179,10 @@ impl Process {
             write(&file, &launch.config.replace("DIR", &place))?;
             command.arg("-c").arg(&file);
         }
-        let log = folder.path().join("log");
+        let log = match &launch.logs {
+            Some(logs) => logs.join(format!("server-{port}.log")),
+            None => folder.path().join("log"),
+        };
         let output = File::create(&log).map_err(|source| Error::file(&log, source))?;
         let errors = output.try_clone().map_err(|source| Error::file(&log, source))?;
         let child = command

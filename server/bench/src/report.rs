@@ -354,6 +354,7 @@ fn beside(scenario: &ScenarioResult, server: usize) -> Option<String> {
         Metric::CutOff,
         Metric::AddedNanoseconds,
         Metric::ResidentAfterBytes,
+        Metric::Extrapolated,
     ]
     .into_iter()
     .filter(|metric| server == 0 || !judged(*metric))

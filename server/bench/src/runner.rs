@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,17 +25,19 @@ pub struct Contestant {
 }
 
 /// How much to measure.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// Times that each scenario runs on each server.
     pub rounds: usize,
     /// Of each run.
     pub timing: Timing,
+    /// A folder in which servers leave their output.
+    pub logs: Option<PathBuf>,
 }
 
 /// An empty report of this machine and these servers.
 #[must_use]
-pub fn begin(contestants: &[Contestant], plan: Plan) -> Report {
+pub fn begin(contestants: &[Contestant], plan: &Plan) -> Report {
     Report {
         format: FORMAT,
         machine: machine(),
@@ -55,7 +58,7 @@ pub fn begin(contestants: &[Contestant], plan: Plan) -> Report {
 pub fn run(
     scenario: &Scenario,
     contestants: &[Contestant],
-    plan: Plan,
+    plan: &Plan,
     progress: &mut dyn FnMut(&str),
 ) -> ScenarioResult {
     let mut result = ScenarioResult {
@@ -71,6 +74,7 @@ pub fn run(
         contestants.get(contestant).map(|contestant| Bench {
             target: &contestant.target,
             timing: plan.timing,
+            logs: plan.logs.as_deref(),
             carried: &carried,
             notes: RefCell::new(Vec::new()),
         })
@@ -144,7 +148,7 @@ fn version(target: &Target) -> String {
         }
         let mut text = String::new();
         child.stdout.take()?.read_to_string(&mut text).ok()?;
-        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+        Some(text.trim().replace('\n', ", ")).filter(|text| !text.is_empty())
     };
     said().unwrap_or_else(|| "says no version".to_owned())
 }

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::{Bench, Bound, Goal, Metric, Metrics, Scenario, memory, timed_figures};
 use crate::Error;
-use crate::report::bytes;
 use crate::storm::{crowd, storm};
 
 /// How long a server may take to settle before its memory is read, and to give it back after.
@@ -64,7 +63,7 @@ fn idle(bench: &Bench<'_>, count: usize) -> Result<Metrics, Error> {
     memory(&mut metrics, &full);
     // A process may open 20,000 files on the machines this was written for.
     let all = empty.resident_bytes as f64 + grown as f64 / count as f64 * 50_000.0;
-    bench.note(format!("50,000 connections would take {} (extrapolated)", bytes(all)));
+    metrics.insert(Metric::Extrapolated, all);
     drop(crowd);
     std::thread::sleep(SETTLE);
     let after = servers.usage().resident_bytes as f64;

@@ -10,7 +10,7 @@ use super::{Bench, Bound, Goal, Metric, Metrics, Scenario, Servers, Target, ahea
 use crate::Error;
 use crate::block::Block;
 use crate::link::Endpoint;
-use crate::process::{Launch, Process, free_port};
+use crate::process::{Launch, free_port};
 use crate::traffic::{Party, Traffic};
 
 /// Nanoseconds that permissions or mappings may add to a message whose plan is cached.
@@ -54,7 +54,7 @@ fn tls(bench: &Bench<'_>, bytes: usize) -> Result<Metrics, Error> {
             ("cert.pem".to_owned(), issued.cert.pem()),
             ("key.pem".to_owned(), issued.signing_key.serialize_pem()),
         ],
-        monitor: false,
+        ..Launch::default()
     })?;
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(issued.cert.der().to_vec())).map_err(|e| error(&e))?;
@@ -86,7 +86,7 @@ pub(crate) fn cluster(bench: &Bench<'_>) -> Result<Servers, Error> {
             "server_name: bench{index}\n\
              cluster {{ name: bench, listen: \"127.0.0.1:{port}\", routes: [\"nats://127.0.0.1:{other}\"] }}\n"
         );
-        processes.push(Process::start(path, &Launch { config, ..Launch::default() })?);
+        processes.push(bench.start(path, &Launch { config, ..Launch::default() })?);
     }
     Ok(Servers {
         endpoints: processes.iter().map(|process| Endpoint::plain(process.address)).collect(),

@@ -14,7 +14,7 @@ pub(crate) use subscriptions::crowded;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,8 @@ pub enum Metric {
     ResidentAfterBytes,
     /// Resident memory for each connection or subscription, bytes.
     BytesEach,
+    /// Resident memory that 50,000 connections would take, by the bytes each, bytes.
+    Extrapolated,
     /// Rate relative to the same server undisturbed.
     Share,
     /// Processor time per message beyond the same server without the feature, nanoseconds.
@@ -78,9 +80,11 @@ impl Metric {
             Self::P50Microseconds | Self::P99Microseconds | Self::P999Microseconds => {
                 nanoseconds(value * 1_000.0)
             }
-            Self::ResidentBytes | Self::ResidentPeakBytes | Self::ResidentAfterBytes | Self::BytesEach => {
-                bytes(value)
-            }
+            Self::ResidentBytes
+            | Self::ResidentPeakBytes
+            | Self::ResidentAfterBytes
+            | Self::Extrapolated
+            | Self::BytesEach => bytes(value),
             Self::Share | Self::AddedNanoseconds | Self::CutOff | Self::LoadCores | Self::OtherCores => {
                 short(value)
             }
@@ -100,6 +104,7 @@ impl Metric {
             Self::ResidentPeakBytes => "peak memory",
             Self::ResidentAfterBytes => "memory after",
             Self::BytesEach => "bytes each",
+            Self::Extrapolated => "50,000 would take",
             Self::Share => "share of undisturbed",
             Self::AddedNanoseconds => "added CPU ns",
             Self::CutOff => "cut off",
@@ -247,6 +252,8 @@ pub struct Bench<'a> {
     pub timing: Timing,
     /// Figures carried over from preparing to measuring, for all servers of a scenario.
     pub carried: &'a RefCell<BTreeMap<String, f64>>,
+    /// Where servers leave their output, if anywhere.
+    pub logs: Option<&'a Path>,
     /// Remarks on this run.
     pub notes: RefCell<Vec<String>>,
 }
@@ -273,8 +280,17 @@ impl Bench<'_> {
         let Target::Binary(path) = self.target else {
             return Err(Error::Unsupported(NEEDS_BINARY));
         };
-        let process = Process::start(path, launch)?;
+        let process = self.start(path, launch)?;
         Ok(Servers { endpoints: vec![Endpoint::plain(process.address)], processes: vec![process] })
+    }
+
+    /// Starts one process of the binary.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start(&self, path: &Path, launch: &Launch) -> Result<Process, Error> {
+        let logs = self.logs.map(Path::to_owned);
+        Process::start(path, &Launch { logs, ..launch.clone() })
     }
 
     /// Adds a remark to this run.
