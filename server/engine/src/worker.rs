@@ -36,6 +36,13 @@ pub struct Accepted {
     pub route: Option<RouteOpening>,
 }
 
+impl Accepted {
+    /// A client, without a challenge in its greeting.
+    pub fn client(id: u64, transport: Box<dyn Transport>, about: About, greeting: Vec<u8>) -> Accepted {
+        Accepted { kind: LinkKind::Client, id, transport, about, greeting, nonce: String::new(), route: None }
+    }
+}
+
 /// What a link is to the worker after bytes were handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {

@@ -5,7 +5,7 @@
 
 use crate::pipe::{Pipe, PipeTransport};
 use broker::link::About;
-use broker::{Broker, CloseReason, LinkKind, Mailbox, Wake};
+use broker::{Broker, CloseReason, Mailbox, Wake};
 use engine::{Accepted, Progress, Settings, Worker};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -90,14 +90,9 @@ impl Driver {
         }
         self.slots[token as usize] =
             Some(Slot { id, pipe: pipe.clone(), queued: false, paused: false, ending: false });
-        let accepted = Accepted {
-            kind: LinkKind::Client,
-            id,
-            transport: Box::new(PipeTransport(pipe.clone())),
-            about: About { start_nanos: now, ..About::default() },
-            greeting: b"INFO {}\r\n".to_vec(),
-            route: None,
-        };
+        let about = About { start_nanos: now, ..About::default() };
+        let transport = Box::new(PipeTransport(pipe.clone()));
+        let accepted = Accepted::client(id, transport, about, b"INFO {}\r\n".to_vec());
         let link = self.worker.accept(accepted, now);
         assert_eq!(
             link.map(|link| link.token),
