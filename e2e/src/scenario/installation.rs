@@ -70,13 +70,16 @@ fn apply_manifests(context: &Context) -> Result<String> {
     let path = root.join("manifests/operator.yaml");
     let manifest = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let version = env!("CARGO_PKG_VERSION");
-    let mut replaced = manifest.clone();
-    for name in ["starling-operator", "starling-server"] {
-        let released = format!("starling/{name}:{version}");
-        ensure!(manifest.contains(&released), "manifests/operator.yaml does not name {released}");
-        replaced = replaced.replace(&released, &format!("localhost/{name}:test"));
+    let mut replaced = manifest;
+    for (released, tested) in [
+        (format!("starling/starling-operator:{version}"), "localhost/starling-operator:test"),
+        ("starling/starling-server".to_owned(), "localhost/starling-server"),
+        (format!("STARLING_SERVER_VERSION, value: \"{version}\""), "STARLING_SERVER_VERSION, value: test"),
+    ] {
+        ensure!(replaced.contains(&released), "manifests/operator.yaml does not name {released}");
+        replaced = replaced.replace(&released, tested);
     }
-    context.kubernetes.with_manifest(&["apply", "--server-side"], &replaced)?;
+    context.kubernetes.with_manifest(&["apply", "--server-side", "-n", OPERATOR_NAMESPACE], &replaced)?;
     Ok(String::new())
 }
 

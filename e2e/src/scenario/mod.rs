@@ -178,10 +178,11 @@ impl Drop for EndedWithUs<'_> {
 
 /// Prints what a person would ask first after a failure.
 fn diagnose(kubernetes: &Kubernetes) {
-    let questions: [&[&str]; 6] = [
+    let questions: [&[&str]; 7] = [
         &["get", "natsclusters", "-A", "-o", "yaml"],
         &["get", "pods,statefulsets,services,poddisruptionbudgets", "-A", "-o", "wide"],
-        &["get", "events", "-A", "--sort-by=.lastTimestamp"],
+        &["get", "events", "--sort-by=.lastTimestamp"],
+        &["-n", OPERATOR_NAMESPACE, "get", "events", "--sort-by=.lastTimestamp"],
         &["-n", OPERATOR_NAMESPACE, "logs", "deployment/starling-operator", "--tail=80"],
         &["-n", OPERATOR_NAMESPACE, "describe", "pods"],
         &["describe", "pods"],
