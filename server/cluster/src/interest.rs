@@ -4,8 +4,9 @@
 //! a message: that is the broker's.
 
 use crate::effect::Carries;
+use crate::settings::{Error, Permissions};
 use std::collections::BTreeMap;
-use wire::route::{self, Interest, QUEUE_WEIGHT_MAX};
+use wire::route::{self, Interest, QUEUE_WEIGHT_MAX, SubjectPermission};
 
 /// Place in a pool of `pool_size` connections that carries an account: 32-bit FNV-1a of the name, modulo the
 /// size; 0 for a size of 0 or 1. The same on every server (nats-server `computeRoutePoolIdx`).
@@ -70,6 +71,53 @@ pub fn encode(
     };
     let interest = Interest { leaf: false, origin: None, account, subject, queue, weight };
     route::interest(out, announcement != Announcement::Remove, &interest);
+}
+
+/// Route permissions of this server, compiled. An engine asks before it sends a line of interest and before it
+/// takes one; a message only ever follows interest, so nothing more has to be asked.
+///
+/// When a peer's permissions change ([`Effect::PeerPermissions`](crate::Effect::PeerPermissions)), local interest
+/// has to be sent again that passes the peer's `may_take` now and did not before, and our `may_send`.
+#[derive(Debug, Default)]
+pub struct RoutePermissions {
+    compiled: Option<accounts::Permissions>,
+}
+
+impl RoutePermissions {
+    /// Compiles permissions, this server's or a peer's.
+    ///
+    /// # Errors
+    /// [`Error::Permission`] for an entry that is no subject.
+    pub fn new(permissions: &Permissions) -> Result<RoutePermissions, Error> {
+        if *permissions == Permissions::default() {
+            return Ok(RoutePermissions::default());
+        }
+        let list = |subjects: &Option<SubjectPermission>| {
+            subjects.as_ref().map(|subjects| accounts::SubjectsSource {
+                allow: (!subjects.allow.is_empty()).then(|| subjects.allow.clone()),
+                deny: subjects.deny.clone(),
+            })
+        };
+        // nats-server maps them the same way: what is imported is what may be published to here
+        let source = accounts::PermissionsSource {
+            publish: list(&permissions.import),
+            subscribe: list(&permissions.export),
+            responses: None,
+        };
+        Ok(RoutePermissions { compiled: Some(accounts::Permissions::new(&source, "cluster")?) })
+    }
+
+    /// Whether local interest in a filter may be sent to a peer (`import`; nats-server `canImport`).
+    pub fn may_send(&self, filter: &[u8]) -> bool {
+        self.compiled.as_ref().is_none_or(|permissions| permissions.can_publish(filter))
+    }
+
+    /// Whether a peer's interest in a filter may be taken (`export`; nats-server `canExport`).
+    pub fn may_take(&self, filter: &[u8]) -> bool {
+        self.compiled
+            .as_ref()
+            .is_none_or(|permissions| permissions.can_subscribe(filter, None) != accounts::Subscribe::Denied)
+    }
 }
 
 type Filter = (Box<[u8]>, Option<Box<[u8]>>);
@@ -243,6 +291,25 @@ mod tests {
         assert_eq!(text(&other), "");
         assert_eq!(text(&Carries::Account("PIN".into())), "RS+ own\r\n");
         assert_eq!(text(&Carries::Everything), "RS+ A plain\r\nRS+ A work q 3\r\nRS+ PIN own\r\n");
+    }
+
+    #[test]
+    fn route_permissions_filter_what_is_sent_and_what_is_taken() {
+        let subjects = |allow: &[&str], deny: &[&str]| {
+            let list = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+            Some(SubjectPermission { allow: list(allow), deny: list(deny) })
+        };
+        let all = RoutePermissions::new(&Permissions::default()).unwrap();
+        assert!(all.may_send(b"x") && all.may_take(b"x"));
+        let permissions =
+            Permissions { import: subjects(&["in.>"], &["in.secret"]), export: subjects(&["out.*"], &[]) };
+        let some = RoutePermissions::new(&permissions).unwrap();
+        assert!(some.may_send(b"in.a") && !some.may_send(b"in.secret") && !some.may_send(b"out.a"));
+        assert!(some.may_take(b"out.a") && some.may_take(b"out.*") && !some.may_take(b"out.a.b"));
+        let only_import = RoutePermissions::new(&Permissions { export: None, ..permissions }).unwrap();
+        assert!(only_import.may_take(b"anything"));
+        let wrong = Permissions { import: subjects(&["a..b"], &[]), export: None };
+        assert!(RoutePermissions::new(&wrong).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use wire::route::SubjectPermission;
 
 /// What can be wrong with what the mesh is told.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A route URL cannot be read.
     #[error("route URL {url:?}: {reason}; write it as nats://[user:password@]host:port")]
@@ -18,6 +18,9 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
+    /// `cluster.permissions` holds what is no subject.
+    #[error("cluster permissions: {0}; correct the subject in the configuration")]
+    Permission(#[from] accounts::Error),
 }
 
 /// Where a peer listens for routes, and what to say to it.
