@@ -36,6 +36,9 @@ struct RunOptions {
     /// Rounds, servers in turn
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Waits for a calm machine, and makes a disturbed run again up to this many times
+    #[arg(long, value_name = "ATTEMPTS", default_value_t = 1, hide_default_value = true)]
+    calm: usize,
     /// Writes all figures for `compare`
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -192,6 +195,7 @@ fn measure(options: &RunOptions) -> anyhow::Result<()> {
     let plan = Plan {
         rounds: if options.quick { 1 } else { options.rounds.max(1) },
         timing: timing(seconds.unwrap_or(if options.quick { 1.0 } else { 3.0 })),
+        attempts: options.calm,
         logs: options.servers.logs.clone(),
     };
     let chosen = |name: &str| {

@@ -268,6 +268,9 @@ pub fn own_usage() -> Usage {
     usage_of(Path::new("/proc/self"))
 }
 
+/// Strangers' processor cores from which on a run is called disturbed.
+pub const DISTURBED_CORES: f64 = 0.2;
+
 /// The machine's processor time at one moment, to tell how much of it went to strangers.
 #[derive(Debug, Clone, Copy)]
 pub struct MachineClock {

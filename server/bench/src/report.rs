@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::process::DISTURBED_CORES;
 use crate::scenario::{Bound, Goal, Metric, Metrics};
 use crate::statistics::{Ratio, median, ratio};
 
@@ -150,6 +151,13 @@ impl ScenarioResult {
             Some(Verdict { goal: *goal, measured, reached })
         };
         self.goals.iter().filter_map(judge).collect()
+    }
+
+    /// Whether other processes were busy in any run.
+    #[must_use]
+    pub fn disturbed(&self) -> bool {
+        let strangers = |run: &RunResult| run.metrics.get(&Metric::OtherCores).copied();
+        self.runs.iter().filter_map(strangers).any(|cores| cores > DISTURBED_CORES)
     }
 
     /// The first failure of a server.
@@ -340,8 +348,6 @@ impl Report {
     }
 }
 
-/// Strangers' processor cores from which on a run is called disturbed.
-const DISTURBED_CORES: f64 = 0.2;
 /// The load's processor cores from which on it may be the limit.
 const LOAD_BOUND_CORES: f64 = 0.9;
 
@@ -561,10 +567,16 @@ fn compared(
     let better = (change > 0.0) == metric.more_is_better();
     // Within each other's spread nothing can be said.
     let apart = to.lowest > from.highest || to.highest < from.lowest;
-    let word = match (apart && change.abs() > 0.02, better) {
-        (false, _) => "",
-        (true, true) => "better",
-        (true, false) => "WORSE",
+    let word = if !apart || change.abs() <= 0.02 {
+        ""
+    } else if old.rounds.min(new.rounds) < 2 {
+        "unknown: one round"
+    } else if before.disturbed() || now.disturbed() {
+        "unknown: disturbed"
+    } else if better {
+        "better"
+    } else {
+        "WORSE"
     };
     let show = |value: f64| match relative {
         true => format!("{}x", short(value)),
@@ -677,6 +689,17 @@ mod tests {
         assert!(text.contains("WORSE"), "{text}");
         let text = compare(&old, &report([8.05e6, 8.1e6, 8.3e6]));
         assert!(!text.contains("WORSE") && !text.contains("better"), "{text}");
+    }
+
+    #[test]
+    fn a_comparison_says_nothing_from_one_round_or_a_busy_machine() {
+        let (old, mut new) = (report([8e6, 8.1e6, 8.2e6]), report([6e6, 6.1e6, 6.2e6]));
+        new.scenarios[0].runs[1].metrics.insert(Metric::OtherCores, 1.5);
+        let text = compare(&old, &new);
+        assert!(text.contains("unknown: disturbed") && !text.contains("WORSE"), "{text}");
+        assert!(new.table().contains("DISTURBED: other processes took up to 1.5 cores"));
+        new.rounds = 1;
+        assert!(compare(&old, &new).contains("unknown: one round"));
     }
 
     #[test]
