@@ -169,7 +169,9 @@ fn parse_publish_fast<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Option<S
         return None;
     }
     let size = size_of(&buf[sizes..sizes_end])?;
-    if sizes_end - at > limits.control_line_bytes_max || limits.payload_bytes_max.is_some_and(|max| size > max) {
+    if sizes_end - at > limits.control_line_bytes_max
+        || limits.payload_bytes_max.is_some_and(|max| size > max)
+    {
         return None;
     }
     let body = sizes_end + 2;
@@ -216,8 +218,10 @@ fn parse_hpub_fast<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Option<Step
     if count < 3 || line_end - at > limits.control_line_bytes_max {
         return None;
     }
-    let (header_len, size) =
-        (size_of(&buf[starts[count - 2]..ends[count - 2]])?, size_of(&buf[starts[count - 1]..ends[count - 1]])?);
+    let (header_len, size) = (
+        size_of(&buf[starts[count - 2]..ends[count - 2]])?,
+        size_of(&buf[starts[count - 1]..ends[count - 1]])?,
+    );
     if header_len > size || limits.payload_bytes_max.is_some_and(|max| size > max) {
         return None;
     }
@@ -309,14 +313,15 @@ const VERBS: [(&[u8], Verb, bool); 10] = [
 fn parse_any<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Result<Step<'a>, Error> {
     let input = buf.get(at..).unwrap_or_default();
     let Some(verb) = verb_of(input)? else { return Ok(Step::More(input.len() + 1)) };
+    let verb_len = VERBS.iter().find(|v| v.1 == verb).map_or(0, |v| v.0.len());
     let Some(line_feed) = memchr::memchr(b'\n', input) else {
-        if input.len() > limits.control_line_bytes_max {
+        // a line that is over the limit whatever comes: where a read ended must not matter
+        if input.len() > limits.control_line_bytes_max + verb_len + 1 {
             return Err(Error::ControlLine);
         }
         return Ok(Step::More(input.len() + 1));
     };
     let line = input[..line_feed].strip_suffix(b"\r").unwrap_or(&input[..line_feed]);
-    let verb_len = VERBS.iter().find(|v| v.1 == verb).map_or(0, |v| v.0.len());
     let arguments = line.get(verb_len..).unwrap_or_default();
     if arguments.len() > limits.control_line_bytes_max {
         return Err(Error::ControlLine);
