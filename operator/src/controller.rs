@@ -12,6 +12,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::ObjectRef;
@@ -69,7 +70,7 @@ pub struct Context {
     /// Whether we may write.
     leader: watch::Receiver<bool>,
     /// Failures in a row of each cluster.
-    failures: Mutex<HashMap<ObjectRef<NatsCluster>, u32>>,
+    failures: Mutex<HashMap<String, u32>>,
 }
 
 impl Context {
@@ -108,7 +109,8 @@ pub async fn run(
     let client = &context.client;
     let owned = watcher::Config::default().labels(&format!("{}={}", labels::MANAGED_BY, labels::OPERATOR));
     let servers = watcher::Config::default().labels(&format!("{}={}", labels::NAME, labels::SERVER));
-    let controller = Controller::new(api::<NatsCluster>(client, namespace), watcher::Config::default())
+    let clusters = api::<DeserializeGuard<NatsCluster>>(client, namespace);
+    let controller = Controller::new(clusters, watcher::Config::default())
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(Duration::from_millis(100)))
         .owns(api::<StatefulSet>(client, namespace), owned.clone())
         .owns(api::<Service>(client, namespace), owned.clone())
@@ -141,34 +143,52 @@ where
     }
 }
 
-fn on_error(object: Arc<NatsCluster>, error: &ReconcileError, context: Arc<Context>) -> Action {
+fn on_error(
+    object: Arc<DeserializeGuard<NatsCluster>>,
+    error: &ReconcileError,
+    context: Arc<Context>,
+) -> Action {
     let failures = context.failures.lock().map_or(1, |mut failures| {
-        let count = failures.entry(ObjectRef::from_obj(&*object)).or_insert(0);
+        let count = failures.entry(name(&*object)).or_insert(0);
         *count = count.saturating_add(1);
         *count
     });
     let pause = BACKOFF.0.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX)).min(BACKOFF.1);
-    tracing::warn!(cluster = %name(&object), %error, failures, retry_seconds = pause.as_secs(), "reconcile failed");
+    tracing::warn!(cluster = %name(&*object), %error, failures, retry_seconds = pause.as_secs(), "reconcile failed");
     Action::requeue(pause)
 }
 
 /// `namespace/name`, as logs name a cluster.
-fn name(object: &NatsCluster) -> String {
+fn name(object: &impl kube::Resource) -> String {
     format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
 }
 
-async fn reconcile(object: Arc<NatsCluster>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+async fn reconcile(
+    object: Arc<DeserializeGuard<NatsCluster>>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
+    let object = match &object.0 {
+        Ok(object) => object,
+        // Written for another version of the CRD. One such object must not blind us to all others.
+        Err(invalid) => {
+            let message = format!("cannot be read by this version of the operator: {}", invalid.error);
+            tracing::warn!(cluster = %name(&*object), reason = "Unreadable", "{message}");
+            let note = Note { warning: true, reason: "Unreadable", message };
+            apply::event(&context.client, &context.reporter, &object.object_ref(&()), &note).await;
+            return Ok(Action::await_change());
+        }
+    };
     // Everything that we own has an owner reference: the garbage collector does the rest.
     if object.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
     let timer = context.metrics.reconcile_started();
-    let result = reconcile_once(&object, &context).await;
+    let result = reconcile_once(object, &context).await;
     timer.finished(result.is_ok());
     if result.is_ok()
         && let Ok(mut failures) = context.failures.lock()
     {
-        failures.remove(&ObjectRef::from_obj(&*object));
+        failures.remove(&name(object));
     }
     result
 }

@@ -77,8 +77,7 @@ pub enum ProcessError {
 pub async fn run(client: Client, options: Options) -> Result<(), ProcessError> {
     let metrics = Metrics::new();
     let (ready, is_ready) = watch::channel(false);
-    let listener =
-        TcpListener::bind(options.http).await.map_err(|error| ProcessError::Listen(options.http, error))?;
+    let listener = listen(options.http).await?;
     tokio::spawn(serve(listener, metrics.clone(), is_ready));
     let stop = stop_signal()?.shared();
     wait_for_crd(&client, &ready, stop.clone()).await;
@@ -118,6 +117,19 @@ pub async fn run(client: Client, options: Options) -> Result<(), ProcessError> {
         tracing::warn!(%error, "cannot give the lease back");
     }
     outcome
+}
+
+/// Nodes without IPv6 refuse `[::]`, which elsewhere stands for both families.
+async fn listen(address: SocketAddr) -> Result<TcpListener, ProcessError> {
+    let refused = match TcpListener::bind(address).await {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        let any: SocketAddr = (std::net::Ipv4Addr::UNSPECIFIED, address.port()).into();
+        return TcpListener::bind(any).await.map_err(|error| ProcessError::Listen(any, error));
+    }
+    Err(ProcessError::Listen(address, refused))
 }
 
 async fn lead(
