@@ -373,7 +373,22 @@ impl Mesh {
         connect.encode(&mut bytes);
         self.log(Some(connection), LogLevel::Info, "Route connection created".to_owned());
         self.push(Effect::Send { connection, bytes });
+        if self.introduces_at_once(dial.account.as_deref()) {
+            let info = self.introduction(dial.account.as_deref(), 0, dial.gossip);
+            self.send_info(connection, &info);
+        }
         Some(dial.account.is_some())
+    }
+
+    /// Whether `INFO` follows CONNECT on a dialled connection without waiting for the peer's: where no place in
+    /// a pool has to be agreed on (nats-server `routeShouldDelayInfo`).
+    pub(crate) fn introduces_at_once(&self, account: Option<&str>) -> bool {
+        account.is_some() || self.settings.pool_size == 0
+    }
+
+    /// With a pool the INFO of the soliciting side names a place, which is known only after the peer's INFO.
+    fn introduces_late(&self) -> bool {
+        self.settings.pool_size > 0
     }
 
     pub(crate) fn knows(&self, connection: ConnectionId) -> bool {

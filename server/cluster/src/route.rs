@@ -8,6 +8,7 @@
 //!                     <- INFO        at once
 //! CONNECT ->                         at once
 //! INFO ->                            after the acceptor's INFO: only then is the place in the pool known
+//!                                    (at once where this server has no pool)
 //! interest ->         <- interest
 //! PING ->             <- PONG        the answer lets the solicitor open the next connection of the pool
 //! ```
@@ -198,10 +199,10 @@ impl RouteConversation {
         match self.phase {
             Phase::Closed => None,
             // a peer that has not introduced itself is not pinged, but not waited for without end either
-            Phase::AwaitConnect => self.deadline.map(|(at, _)| at),
-            Phase::AwaitInfo | Phase::Member => {
-                Some(self.deadline.map_or(self.ping_at, |(at, _)| at.min(self.ping_at)))
+            Phase::AwaitConnect | Phase::AwaitInfo if self.deadline.is_some() => {
+                self.deadline.map(|(at, _)| at)
             }
+            Phase::AwaitConnect | Phase::AwaitInfo | Phase::Member => Some(self.ping_at),
         }
     }
 
@@ -220,7 +221,7 @@ impl RouteConversation {
             self.send_error(mesh, text);
             return self.close(mesh, reason, LogLevel::Debug, text.to_owned(), now);
         }
-        if self.phase == Phase::AwaitConnect || now < self.ping_at {
+        if self.deadline.is_some() || now < self.ping_at {
             return;
         }
         if self.pings_out >= mesh.settings().pings_out_max {

@@ -246,6 +246,16 @@ impl Shared {
         handshakes.1 <= limit
     }
 
+    /// Says once a second how many connections the rate limit turned away.
+    pub fn report_rate_limiting(&self) {
+        let limit = self.settings().tls.as_ref().map_or(0, |tls| tls.connection_rate_limit);
+        let mut handshakes = self.handshakes.lock();
+        if limit > 0 && handshakes.1 > limit && handshakes.0 != now_nanos() / 1_000_000_000 {
+            tracing::warn!("Rejected {} connections due to TLS rate limiting", handshakes.1 - limit);
+            handshakes.1 = 0;
+        }
+    }
+
     /// What is known of a connection at its start.
     pub fn about(&self, peer: SocketAddr) -> About {
         let ip = peer.ip().to_canonical().to_string();

@@ -7,8 +7,11 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ResolvesServerCertUsingSni, WebPkiClientVerifier};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
 use std::sync::Arc;
 
 /// Why TLS cannot be offered.
@@ -130,7 +133,8 @@ pub fn server_config(tls: &Tls, verify: bool) -> Result<Arc<ServerConfig>, Error
                     .map_err(refused)?,
             )
         }
-        (None, true) => return Err(Error::Refused("verify needs a ca_file".into())),
+        // as Go with an empty pool: a certificate is asked for, and none is good enough
+        (None, true) => builder.with_client_cert_verifier(Arc::new(NobodyTrusted(provider.clone()))),
         (_, false) => builder.with_no_client_auth(),
     };
     let mut pairs = pairs(tls)?;
@@ -205,6 +209,47 @@ pub fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, Error> {
         None => builder.with_no_client_auth(),
     };
     Ok(Arc::new(config))
+}
+
+/// `verify` without `ca_file`: no authority vouches for anybody.
+#[derive(Debug)]
+struct NobodyTrusted(Arc<CryptoProvider>);
+
+impl ClientCertVerifier for NobodyTrusted {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Err(rustls::CertificateError::UnknownIssuer.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Unverified(self.0.clone()).verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Unverified(self.0.clone()).verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// `insecure: true`: any certificate will do. The configuration warns about it.

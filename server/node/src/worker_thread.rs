@@ -359,6 +359,9 @@ impl WorkerThread {
         }
         self.last_tick_nanos = now;
         self.check_handshakes(now);
+        if self.number == 0 {
+            self.shared.report_rate_limiting();
+        }
         let mut closed = Vec::new();
         self.worker.tick(now, self.sockets.len() / TICKS_PER_WALK + 1, &mut closed);
         for (token, reason) in closed {

@@ -113,59 +113,70 @@ fn yes() -> bool {
     true
 }
 
-/// The `CONNECT` document of a client. What is absent has nats-server's default.
+fn true_if_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(true))
+}
+
+fn default_if_null<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The `CONNECT` document of a client. What is absent or `null` has nats-server's default: clients send `null`
+/// for what they do not have.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Connect {
     /// Answer each operation with `+OK`; on when absent.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "true_if_null")]
     pub verbose: bool,
     /// Check publish subjects; on when absent.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "true_if_null")]
     pub pedantic: bool,
     /// The client asks for TLS.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub tls_required: bool,
     /// Deliver the client's own messages to itself; on when absent.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "true_if_null")]
     pub echo: bool,
     /// The client understands headers.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub headers: bool,
     /// The client wants a 503 when nobody listens; needs `headers`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub no_responders: bool,
     /// Protocol level: 0 original, 1 understands asynchronous `INFO`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub protocol: i32,
     /// Connection name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub name: String,
     /// Client language.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub lang: String,
     /// Client version.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub version: String,
     /// User name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub user: String,
     /// Password.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub pass: String,
     /// Token.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub auth_token: String,
     /// Public NKey.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub nkey: String,
     /// Signature of the nonce, base64.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub sig: String,
     /// User JWT.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub jwt: String,
     /// Signature of the nonce by a trusted proxy.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "default_if_null")]
     pub proxy_sig: String,
 }
 
@@ -212,6 +223,14 @@ mod tests {
     fn absent_connect_fields_have_the_defaults_of_nats_server() {
         let connect = Connect::decode(b"{}").unwrap();
         assert!(connect.verbose && connect.pedantic && connect.echo && !connect.headers);
+    }
+
+    #[test]
+    fn null_means_absent_as_clients_that_have_no_credentials_send_it() {
+        let json = br#"{"verbose":false,"pedantic":null,"jwt":null,"nkey":null,"name":null,"echo":null,"protocol":null}"#;
+        let connect = Connect::decode(json).unwrap();
+        assert!(!connect.verbose && connect.pedantic && connect.echo);
+        assert!(connect.jwt.is_empty() && connect.name.is_empty() && connect.protocol == 0);
     }
 
     #[test]

@@ -399,7 +399,8 @@ impl Mesh {
         let pause = (RETRY_PAUSE * (1 << doublings)).min(RETRY_PAUSE_MAX);
         let jitter = self.random_up_to(pause / 5);
         if let Some(target) = self.dialing.targets.get_mut(&address) {
-            target.next_at = now + pause + jitter;
+            // earlier rather than later: nats-server tries again after a second at most
+            target.next_at = now + pause - jitter;
         }
         if let Some(error) = error {
             let level = if self.is_worth_an_error(attempts, was_connected, address) {

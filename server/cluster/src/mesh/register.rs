@@ -261,7 +261,7 @@ impl Mesh {
             None => format!("Registering remote route {server_id:?}"),
         };
         self.log(Some(connection), LogLevel::Debug, text);
-        if state.target.is_some() {
+        if state.target.is_some() && !self.introduces_at_once(state.account.as_deref()) {
             let index = if let Place::Pool(index) = place { index } else { 0 };
             let own = self.introduction(state.account.as_deref(), index, state.gossip);
             self.send_info(connection, &own);
