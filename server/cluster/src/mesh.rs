@@ -386,11 +386,6 @@ impl Mesh {
         account.is_some() || self.settings.pool_size == 0
     }
 
-    /// With a pool the INFO of the soliciting side names a place, which is known only after the peer's INFO.
-    fn introduces_late(&self) -> bool {
-        self.settings.pool_size > 0
-    }
-
     pub(crate) fn knows(&self, connection: ConnectionId) -> bool {
         self.connections.contains_key(&connection)
     }
