@@ -32,6 +32,8 @@ pub enum Order {
 
 /// Time for the last bytes to be written before the process ends.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How often lame duck mode looks whether clients are left.
+const LOOK_AT_CLIENTS: Duration = Duration::from_millis(50);
 /// Steps in which lame duck mode closes clients, at most.
 const LAME_DUCK_STEP: Duration = Duration::from_millis(20);
 
@@ -151,7 +153,7 @@ async fn leave_slowly(
         Some(hub) => hub.with(|mesh| mesh.begin_lame_duck(routes::now())),
         None => shared.update_info(|info| info.lame_duck_mode = true),
     }
-    if shared.clients.load(Relaxed) > 0 && stopped_within(orders, grace).await {
+    if stopped_or_empty_within(shared, orders, grace).await {
         return;
     }
     let clients = shared.clients.load(Relaxed);
@@ -168,6 +170,21 @@ async fn leave_slowly(
         }
     }
     tracing::info!("Initiating Shutdown...");
+}
+
+/// Waits until the last client is gone, but no longer than `time`; `true` when a stop was ordered meanwhile.
+async fn stopped_or_empty_within(
+    shared: &Shared,
+    orders: &mut UnboundedReceiver<Order>,
+    time: Duration,
+) -> bool {
+    let deadline = tokio::time::Instant::now() + time;
+    while shared.clients.load(Relaxed) > 0 && tokio::time::Instant::now() < deadline {
+        if stopped_within(orders, LOOK_AT_CLIENTS).await {
+            return true;
+        }
+    }
+    false
 }
 
 /// Waits; `true` when a stop was ordered meanwhile.
