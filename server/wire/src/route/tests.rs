@@ -241,3 +241,52 @@ fn connect_has_the_form_that_nats_server_sends() {
     let client = Connect::decode(br#"{"lang":"rust","name":"x","verbose":false}"#).unwrap();
     assert_eq!(client.lang, "rust");
 }
+
+/// Mutilated conversations: whatever a peer sends is an operation, incomplete, or an error, never a panic, and
+/// an operation never takes nothing or more than there is.
+#[test]
+fn no_bytes_of_a_peer_bring_the_parser_down() {
+    let seed_text = b"RMSG $G foo + r q 2\r\nhi\r\nHMSG $G foo | q 3 5\r\nh\r\nhi\r\nLMSG o $G x 0 1\r\n.\r\nRS+ $G foo q 2\r\n\
+        LS- o $G x\r\nINFO {}\r\nPING\r\n-ERR 'x'\r\nA+ a\r\n";
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    const SPECIAL: &[u8] = b" \t\r\n+-|09RMSGLHI{";
+    let limits = Limits { control_line_bytes_max: 128, message_bytes_max: 1 << 16 };
+    let (mut operations, mut errors) = (0, 0);
+    for _ in 0..20_000 {
+        let mut bytes = seed_text.to_vec();
+        for _ in 0..random(6) {
+            let at = random(bytes.len().max(1));
+            match random(4) {
+                0 => bytes[at] = SPECIAL[random(SPECIAL.len())],
+                1 => bytes[at] = random(256) as u8,
+                2 if bytes.len() > 1 => _ = bytes.remove(at),
+                2 | 3 => bytes.truncate(at.max(1)),
+                _ => unreachable!(),
+            }
+        }
+        let shape = shape(random(2) == 0, random(2) == 0);
+        let mut at = if random(4) == 0 { random(8).min(bytes.len()) } else { 0 };
+        loop {
+            match parse(&bytes, at, &limits, shape) {
+                Ok(Step::Op(op, consumed)) => {
+                    assert!(consumed > 0 && at + consumed <= bytes.len());
+                    if let Op::Message(message) = op {
+                        assert!(message.publish.body_range().end <= bytes.len());
+                        assert!(
+                            message.queues(&bytes).all(|queue| !queue.is_empty() && queue.end <= bytes.len())
+                        );
+                    }
+                    at += consumed;
+                    operations += 1;
+                }
+                Ok(Step::More(more)) => break assert!(at + more > bytes.len()),
+                Err(_) => break errors += 1,
+            }
+        }
+    }
+    assert!(operations > 10_000 && errors > 1_000, "{operations} operations, {errors} errors");
+}
