@@ -222,7 +222,7 @@ impl Process {
             path: path.to_owned(),
             port: self.address.port(),
             why,
-            log: text.get(from..).unwrap_or_default().trim().to_owned(),
+            log: text.get(from..).unwrap_or_default().trim().replace('\n', " | "),
         })
     }
 
