@@ -185,6 +185,11 @@ impl Server {
         let mut connections = BTreeMap::new();
         let mut http = String::new();
         for step in &case.steps {
+            // What is sent in a row goes in one write: how the bytes are cut is part of a script, for
+            // nats-server repeats some errors when a line comes in two pieces.
+            if !matches!(step, Step::Send(..)) {
+                connections.values_mut().for_each(Connection::flush);
+            }
             match step {
                 Step::Wait(time) => std::thread::sleep(*time),
                 Step::Http(path) => self.note_http(path, &mut http),
@@ -201,11 +206,13 @@ impl Server {
                 }
                 Step::Disconnect(name) => {
                     let connection = self.connection(&mut connections, name)?;
+                    connection.flush();
                     let _ = connection.stream.shutdown(std::net::Shutdown::Both);
                     connection.left = true;
                 }
             }
         }
+        connections.values_mut().for_each(Connection::flush);
         let mut transcript = http;
         for (name, mut connection) in connections {
             if !connection.left {
@@ -263,6 +270,7 @@ impl Server {
 struct Connection {
     stream: TcpStream,
     info: String,
+    unsent: Vec<u8>,
     received: Vec<u8>,
     notes: Vec<String>,
     closed: bool,
@@ -276,6 +284,7 @@ impl Connection {
         let mut connection = Self {
             stream,
             info: String::new(),
+            unsent: Vec::new(),
             received: Vec::new(),
             notes: Vec::new(),
             closed: false,
@@ -288,9 +297,15 @@ impl Connection {
         Ok(connection)
     }
 
-    /// A server that has closed refuses the bytes; that shows as `(closed)` later.
     fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+        self.unsent.extend_from_slice(bytes);
+    }
+
+    /// A server that has closed refuses the bytes; that shows as `(closed)` later.
+    fn flush(&mut self) {
+        if !self.unsent.is_empty() {
+            let _ = self.stream.write_all(&std::mem::take(&mut self.unsent));
+        }
     }
 
     fn sync(&mut self) {
@@ -302,6 +317,7 @@ impl Connection {
         // A PONG that answers an earlier PING of the script may be still under way: it and
         // ours are both waited for, a moment after the first.
         self.send(b"PING\r\n");
+        self.flush();
         self.read_until(ANSWER_TIMEOUT, |received| pongs(received) > before);
         self.read_until(Duration::from_millis(60), |_| false);
     }
