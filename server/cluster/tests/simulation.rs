@@ -600,6 +600,21 @@ fn a_name_that_gains_and_loses_addresses_is_followed_without_gossip_from_a_seed(
 }
 
 #[test]
+fn servers_that_know_each_other_by_gossip_only_find_each_other_after_a_cut() {
+    for seed in 0..5 {
+        let mut world = World::new(seed, 1, false);
+        (0..4).for_each(|index| world.join(index));
+        world.settles_within(Duration::from_secs(30)).unwrap();
+        world.cut(1, 2);
+        world.churn(1);
+        world.run_until(world.now + Duration::from_secs(150));
+        assert!(world.disagreement().is_some(), "the cut took effect");
+        world.cuts.clear();
+        world.settles_within(Duration::from_secs(40)).unwrap();
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_life() {
     let trace = |seed| {
         let mut world = World::new(seed, 1, false);
