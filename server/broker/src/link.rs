@@ -159,6 +159,9 @@ pub const FLAG_ACCOUNT_IMPLIED: u8 = 8;
 /// Reply subjects of messages for this link are remembered.
 pub const FLAG_REPLIES: u8 = 16;
 
+/// A reader that took nothing for so long has stalled.
+const READING_NANOS: u64 = 1_000_000_000;
+
 /// Facts for monitoring; written by the session, read by whoever renders a document.
 #[derive(Clone, Debug, Default)]
 pub struct About {
@@ -255,7 +258,19 @@ pub struct Link {
 struct Congestion {
     /// When the output passed the high mark, 0 while it has not.
     since_nanos: u64,
+    /// What the reader had taken when it was last seen to take something, and when that was.
+    drained: (u64, u64),
     waiters: Vec<Arc<Link>>,
+}
+
+impl Congestion {
+    /// Whether the reader took anything within the last second.
+    fn is_reading(&mut self, drained_bytes: u64, now_nanos: u64) -> bool {
+        if self.drained.0 != drained_bytes {
+            self.drained = (drained_bytes, now_nanos);
+        }
+        now_nanos.saturating_sub(self.drained.1) < READING_NANOS
+    }
 }
 
 impl Link {
@@ -362,17 +377,18 @@ impl Link {
         self.paused.swap(false, AcqRel)
     }
 
-    /// Pauses `publisher` when this link is congested, but not for the sake of a reader that stays congested:
-    /// that one is left to `pending_bytes_max` and the write deadline.
+    /// Pauses `publisher` when this link is congested. A reader that stays congested for longer than
+    /// [`STALL_NANOS_MAX`] holds nobody up any more, until half of `pending_bytes_max` waits for it: then, if it
+    /// reads at all, publishers are paused again, so that they are slowed down before it is cut off.
     #[inline]
-    pub fn pause_if_congested(&self, publisher: &Arc<Link>, now_nanos: u64) {
+    pub fn pause_if_congested(&self, publisher: &Arc<Link>, now_nanos: u64, pending_bytes_max: usize) {
         if self.output.pending_bytes() >= HIGH_BYTES {
-            self.pause(publisher, now_nanos);
+            self.pause(publisher, now_nanos, pending_bytes_max);
         }
     }
 
     #[cold]
-    fn pause(&self, publisher: &Arc<Link>, now_nanos: u64) {
+    fn pause(&self, publisher: &Arc<Link>, now_nanos: u64, pending_bytes_max: usize) {
         if std::ptr::eq(self, &**publisher) || publisher.kind == LinkKind::Route {
             return;
         }
@@ -380,16 +396,22 @@ impl Link {
         // the flag first, then the mark again: a writer that drains meanwhile sees one or we see the other
         self.congested.store(true, SeqCst);
         sequential();
-        if self.output.pending_bytes() < HIGH_BYTES || self.close_reason().is_some() {
+        let pending = self.output.pending_bytes();
+        if pending < HIGH_BYTES || self.close_reason().is_some() {
             return;
         }
+        let is_reading = congestion.is_reading(self.output.drained_bytes(), now_nanos);
         if congestion.since_nanos == 0 {
             congestion.since_nanos = now_nanos;
-        } else if now_nanos.saturating_sub(congestion.since_nanos) > STALL_NANOS_MAX {
+        } else if now_nanos.saturating_sub(congestion.since_nanos) > STALL_NANOS_MAX
+            && !(is_reading && pending >= pending_bytes_max / 2)
+        {
             return;
         }
         publisher.paused.store(true, Release);
-        congestion.waiters.push(publisher.clone());
+        if !congestion.waiters.iter().any(|waiter| Arc::ptr_eq(waiter, publisher)) {
+            congestion.waiters.push(publisher.clone());
+        }
     }
 
     /// Lets the publishers go on once the output went below the low mark. Called after every write that may

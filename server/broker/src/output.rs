@@ -9,7 +9,7 @@
 //! others (`DRAIN_BYTES_MAX`).
 
 use crate::link::Transport;
-use crate::sync::{AtomicUsize, Mutex, MutexGuard};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -113,12 +113,19 @@ struct State {
 pub struct Output {
     state: Mutex<State>,
     pending: AtomicUsize,
+    /// Bytes that waited and were written since.
+    drained: AtomicU64,
 }
 
 impl Output {
     /// Bytes that wait.
     pub fn pending_bytes(&self) -> usize {
         self.pending.load(SeqCst)
+    }
+
+    /// Bytes that waited and were written since: how far a slow reader has come.
+    pub fn drained_bytes(&self) -> u64 {
+        self.drained.load(Relaxed)
     }
 
     /// Messages and bytes handed to this output so far.
@@ -253,6 +260,7 @@ impl Output {
             }
             let Ok((written, offered)) = result else { return Delivered::Broken };
             self.pending.fetch_sub(written, SeqCst);
+            self.drained.fetch_add(written as u64, Relaxed);
             drained += written;
             state.offset = pop_written(&mut queue, offset + written);
             queue.append(&mut state.queue);

@@ -547,7 +547,7 @@ impl Router {
             link.output.deliver(&*link.transport, &mut rendering, max)
         };
         self.settle(link, delivered);
-        link.pause_if_congested(from, self.now_nanos);
+        link.pause_if_congested(from, self.now_nanos, self.pending_bytes_max);
     }
 
     fn settle(&self, link: &Arc<Link>, delivered: Delivered) {

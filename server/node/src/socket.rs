@@ -164,13 +164,21 @@ impl Socket {
         }
     }
 
+    /// Encrypts and sends until the socket is full or everything is taken: to stop short of both would leave
+    /// the link waiting for a writable edge that never comes.
     fn write_tls(&self, tls: &mut Tls, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        if tls.handshaking || !self.send_records(tls)? {
+        if tls.handshaking {
             return Ok(0);
         }
-        let written = tls.connection.writer().write_vectored(slices)?;
-        self.send_records(tls)?;
-        Ok(written)
+        let mut pieces = slices.to_vec();
+        let mut rest = &mut pieces[..];
+        let mut taken = 0;
+        while self.send_records(tls)? && !rest.is_empty() {
+            let written = tls.connection.writer().write_vectored(rest)?;
+            IoSlice::advance_slices(&mut rest, written);
+            taken += written;
+        }
+        Ok(taken)
     }
 
     /// `true` when nothing waits any more.
