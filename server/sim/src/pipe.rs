@@ -126,6 +126,11 @@ impl Pipe {
         Edges { readable, ended, writable: std::mem::take(&mut state.writable) }
     }
 
+    /// Whether the server read all that the client sent.
+    pub fn is_drained(&self) -> bool {
+        self.lock().to_server.is_empty()
+    }
+
     /// Whether nothing is under way and no edge waits.
     pub fn is_quiet(&self) -> bool {
         let state = self.lock();
