@@ -8,10 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// The project's root: the folder above this crate's.
+/// The project's root: the checkout that this is run in, else the one that it was built from.
 pub fn project_root() -> PathBuf {
-    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    crate_folder.parent().unwrap_or(crate_folder).to_owned()
+    let here = std::env::current_dir().unwrap_or_default();
+    let built_from = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors()
+        .chain(built_from.ancestors())
+        .find(|folder| folder.join("e2e/kubernetes/env.sh").exists())
+        .unwrap_or(built_from)
+        .to_owned()
 }
 
 /// Runs a program to its end and returns its standard output; a failure carries what it
