@@ -85,9 +85,12 @@ impl Plan {
         // the subscriptions of a filter come latest first; groups and routes want the order of arrival
         for number in numbers.iter().rev() {
             let record = interest.get(*number);
-            let Some(link) = link_of(record.link).filter(|link| may_forward(from, link.kind)) else {
+            let Some(link) = link_of(record.link) else { continue };
+            // a message that came over a route may go on over another one only for a queue group whose members
+            // here have left since it was sent: see `Router::draw`
+            if !may_forward(from, link.kind) && record.queue == NONE {
                 continue;
-            };
+            }
             let queue = (record.queue != NONE).then(|| interest.queue_name(record.queue));
             // a wildcard subscription may cover subjects that its owner may not read
             if link.deny_filter().is_some_and(|permissions| !permissions.can_deliver(subject, queue)) {

@@ -11,7 +11,7 @@ use crate::link::{
     CloseReason, FLAG_ACCOUNT_IMPLIED, FLAG_HEADERS, FLAG_NO_ECHO, FLAG_REPLIES, Link, LinkKind,
 };
 use crate::mailbox::Command;
-use crate::output::{Delivered, Rendering, Segment};
+use crate::output::{BY_REFERENCE_BYTES, Delivered, Rendering, Segment};
 use crate::plan::{Group, Plan, Target};
 use crate::registry::Broker;
 use crate::render::Scratch;
@@ -84,7 +84,9 @@ pub struct Router {
     cache: PlanCache,
     messages: Vec<Message>,
     plans: Vec<Rc<Plan>>,
+    /// Bodies that had to be kept, one place a message; empty while no message is large enough.
     bodies: Vec<Option<Bytes>>,
+    has_large: bool,
     named: Vec<(u32, u32)>,
     names: Vec<u8>,
     stage: Vec<Vec<Op>>,
@@ -123,6 +125,7 @@ impl Router {
             messages: Vec::new(),
             plans: Vec::new(),
             bodies: Vec::new(),
+            has_large: false,
             named: Vec::new(),
             names: Vec::new(),
             stage: Vec::new(),
@@ -231,6 +234,7 @@ impl Router {
         if !same {
             self.plans.push(plan);
         }
+        self.has_large |= publish.body_len() >= BY_REFERENCE_BYTES;
         self.messages.push(Message { publish: *publish, plan: self.plans.len() as u32 - 1, queues });
     }
 
@@ -294,12 +298,11 @@ impl Router {
         if self.messages.is_empty() {
             return;
         }
-        self.bodies.clear();
-        self.bodies.resize(self.messages.len(), None);
+        if self.has_large {
+            self.bodies.resize(self.messages.len(), None);
+        }
         let plain = self.plans.len() == 1
-            && (self.plans[0].is_plain()
-                || (self.plans[0].routes.is_empty()
-                    && self.messages.iter().all(|m| m.queues == Some((0, 0)))));
+            && (self.plans[0].is_plain() || self.messages.iter().all(|m| m.queues == Some((0, 0))));
         if plain {
             self.finish_plain(from, read);
         } else {
@@ -311,6 +314,7 @@ impl Router {
         self.named.clear();
         self.names.clear();
         self.bodies.clear();
+        self.has_large = false;
         self.scratch.trim();
     }
 
@@ -394,8 +398,12 @@ impl Router {
                         let (from_byte, to_byte) = self.named[named as usize];
                         let name = &read[from_byte as usize..to_byte as usize];
                         let Some(place) = plan.groups.iter().position(|g| *g.name == *name) else { continue };
-                        if let Some(Draw::Local(target)) = self.draw(&plan, place, from) {
-                            self.stage_granted(&plan, number as u32, message.plan, target);
+                        match self.draw(&plan, place, from) {
+                            Some(Draw::Local(target)) => {
+                                self.stage_granted(&plan, number as u32, message.plan, target);
+                            }
+                            Some(Draw::Route(route)) => drawn.push((route, place)),
+                            None => {}
                         }
                     }
                 }
@@ -444,13 +452,17 @@ impl Router {
     }
 
     /// A member of a queue group, each as likely as any other: those behind a route count by their number
-    /// (nats-server's queue weight). A message that came over a route stays here, so then only local ones do.
+    /// (nats-server's queue weight). A message that came over a route stays here if any member here can take
+    /// it; if all have left since it was sent, it goes on to another server's.
     fn draw(&mut self, plan: &Plan, group: usize, from: &Arc<Link>) -> Option<Draw> {
         let group = &plan.groups[group];
         let local = group.local.len() as u64;
-        let ticket = self.below(local + u64::from(group.remote_weight));
+        let routed = from.kind == LinkKind::Route;
+        let remote = if routed { 0 } else { u64::from(group.remote_weight) };
+        let ticket = self.below(local + remote);
         if ticket >= local
-            && let Some(route) = drawn_route(group, (ticket - local) as u32)
+            && remote > 0
+            && let Some(route) = drawn_route(plan, group, (ticket - local) as u32, from)
         {
             return Some(Draw::Route(route));
         }
@@ -463,7 +475,7 @@ impl Router {
                 return Some(Draw::Local(target));
             }
         }
-        drawn_route(group, 0).map(Draw::Route)
+        drawn_route(plan, group, 0, from).map(Draw::Route)
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -649,15 +661,16 @@ fn is_reserved(subject: &[u8]) -> bool {
     subject.starts_with(b"_GR_.") || subject.starts_with(b"$GR.") || subject.starts_with(b"$NRG.")
 }
 
-/// The route whose members hold the ticket.
-fn drawn_route(group: &Group, mut ticket: u32) -> Option<u32> {
-    for (route, weight) in &group.remote {
+/// The route whose members hold the ticket; never the one that the message came over.
+fn drawn_route(plan: &Plan, group: &Group, mut ticket: u32, from: &Link) -> Option<u32> {
+    let others = || group.remote.iter().filter(|(route, _)| plan.routes[*route as usize].link.id != from.id);
+    for (route, weight) in others() {
         if ticket < *weight {
             return Some(*route);
         }
         ticket -= weight;
     }
-    None
+    others().next().map(|(route, _)| *route)
 }
 
 enum Draw {

@@ -6,8 +6,10 @@
 //! Error texts and which of them end the connection are nats-server's (`client.go`, `errors.go`); clients match
 //! on them.
 
+mod login;
 mod policy;
 mod session;
 
+pub use login::{Answer, Question};
 pub use policy::Policy;
 pub use session::{Client, Context, Failure};

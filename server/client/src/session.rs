@@ -1,10 +1,8 @@
 //! One client's session.
 
 use crate::Policy;
-use accounts::{
-    AuthError, CertificateNames, ConnectionLimits, ConnectionType, Credentials, Identity, Peer, Permissions,
-    Subscribe,
-};
+use crate::login::{Answer, Question};
+use accounts::{ConnectionLimits, Permissions, Subscribe};
 use broker::link::{FLAG_ASYNC_INFO, FLAG_HEADERS, FLAG_NO_ECHO, FLAG_REPLIES};
 use broker::{Account, CloseReason, Link, LinkKind, Router, ScopeId, Verdict};
 use hashbrown::HashTable;
@@ -26,6 +24,8 @@ pub struct Context<'a> {
     pub info: &'a Info,
     /// Nanoseconds since the Unix epoch.
     pub now_nanos: u64,
+    /// Questions that take too long for the thread that moves messages.
+    pub questions: &'a mut Vec<Question>,
     /// Bytes for the client itself, written behind the messages staged so far.
     pub reply: &'a mut Vec<u8>,
 }
@@ -42,6 +42,8 @@ pub struct Client {
     /// Subscription numbers by sid.
     subscriptions: HashTable<u32>,
     connected: bool,
+    /// CONNECT came, and who the client is is being found out elsewhere.
+    waiting: bool,
     /// The INFO that answers CONNECT was considered.
     introduced: bool,
     protocol: i32,
@@ -87,6 +89,7 @@ impl Client {
             scope,
             subscriptions: HashTable::new(),
             connected: false,
+            waiting: false,
             introduced: false,
             protocol: 0,
             verbose: true,
@@ -379,41 +382,36 @@ impl Client {
             Ok(connect) => connect,
             Err(_) => return Err(Failure(CloseReason::ProtocolViolation)),
         };
-        if !self.connected {
-            self.authenticate(&connect, context)?;
+        if self.connected {
+            return self.greet(connect, context);
         }
-        if !(0..=1).contains(&connect.protocol) {
-            error(context.reply, "invalid client protocol");
-            return Err(Failure(CloseReason::BadClientProtocolVersion));
+        let question = self.question(connect, context);
+        if question.is_slow() {
+            self.waiting = true;
+            context.questions.push(question);
+            return Ok(());
         }
-        let headers = connect.headers && context.policy.headers;
-        if connect.no_responders && !headers {
-            error(context.reply, "no responders requires headers support");
-            return Err(Failure(CloseReason::ProtocolViolation));
-        }
-        self.link.set(FLAG_NO_ECHO, !connect.echo);
-        self.link.set(FLAG_HEADERS, headers);
-        self.protocol = connect.protocol;
-        (self.verbose, self.pedantic, self.no_responders) =
-            (connect.verbose, connect.pedantic, connect.no_responders);
-        self.connected = true;
-        let mut about = self.link.about.lock();
-        (about.name, about.lang, about.version) =
-            (connect.name.clone(), connect.lang.clone(), connect.version.clone());
-        drop(about);
-        if context.policy.table.auth_required() {
-            self.credentials = Some(Box::new(connect));
-        }
-        self.ok(context);
-        Ok(())
+        let answer = question.answer();
+        self.admit(answer, context)
     }
 
-    /// Finds out who the client is, and puts it into its account.
-    fn authenticate(&mut self, connect: &Connect, context: &mut Context<'_>) -> Result<(), Failure> {
-        let identity = match self.identify(connect, context) {
+    /// Whether the answer to CONNECT is being worked out elsewhere: nothing is handled until
+    /// [`admit`](Self::admit) brings it.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting
+    }
+
+    /// Lets the client in as who it is, or not.
+    ///
+    /// # Errors
+    /// [`Failure`]: the connection ends.
+    pub fn admit(&mut self, answer: Answer, context: &mut Context<'_>) -> Result<(), Failure> {
+        let connect = answer.connect;
+        self.waiting = false;
+        let identity = match answer.identity {
             Ok(identity) => identity,
             Err(reason) => {
-                let user = if connect.user.is_empty() { "" } else { &connect.user };
+                let user = &connect.user;
                 tracing::error!("{} - authentication error - User {user:?}: {reason}", self.link.describe());
                 error(context.reply, "Authorization Violation");
                 return Err(Failure(CloseReason::AuthenticationViolation));
@@ -435,33 +433,55 @@ impl Client {
         }
         (self.permissions, self.limits) = (identity.permissions, identity.limits);
         (self.connect_until_nanos, self.expires_nanos) = (0, identity.expires_unix_nanos.unwrap_or(0));
-        let mut about = self.link.about.lock();
-        (about.user, about.account) = (identity.user, self.account.name.to_string());
+        {
+            let mut about = self.link.about.lock();
+            (about.user, about.account) = (identity.user, self.account.name.to_string());
+        }
+        self.greet(connect, context)
+    }
+
+    /// Takes over what CONNECT asks for.
+    fn greet(&mut self, connect: Connect, context: &mut Context<'_>) -> Result<(), Failure> {
+        if !(0..=1).contains(&connect.protocol) {
+            error(context.reply, "invalid client protocol");
+            return Err(Failure(CloseReason::BadClientProtocolVersion));
+        }
+        let headers = connect.headers && context.policy.headers;
+        if connect.no_responders && !headers {
+            error(context.reply, "no responders requires headers support");
+            return Err(Failure(CloseReason::ProtocolViolation));
+        }
+        self.link.set(FLAG_NO_ECHO, !connect.echo);
+        self.link.set(FLAG_HEADERS, headers);
+        self.protocol = connect.protocol;
+        (self.verbose, self.pedantic, self.no_responders) =
+            (connect.verbose, connect.pedantic, connect.no_responders);
+        self.connected = true;
+        {
+            let mut about = self.link.about.lock();
+            (about.name, about.lang, about.version) =
+                (connect.name.clone(), connect.lang.clone(), connect.version.clone());
+        }
+        if context.policy.table.auth_required() {
+            self.credentials = Some(Box::new(connect));
+        }
+        self.ok(context);
         Ok(())
     }
 
-    fn identify(&self, connect: &Connect, context: &Context<'_>) -> Result<Identity, AuthError> {
-        let credentials = Credentials {
-            user: &connect.user,
-            password: &connect.pass,
-            token: &connect.auth_token,
-            nkey: &connect.nkey,
-            signature: &connect.sig,
-            jwt: &connect.jwt,
-            proxy_signature: &connect.proxy_sig,
-        };
-        let names = self.link.transport.peer_certificate();
-        let names = names.and_then(|der| CertificateNames::from_der(&der).ok());
-        let peer = Peer {
-            nonce: self.nonce.as_bytes(),
-            connection: ConnectionType::Standard,
-            certificate: names.as_ref(),
-            address: self.link.about.lock().ip.parse().ok(),
-        };
-        context.policy.table.authenticate(&credentials, &peer, context.now_nanos)
+    fn question(&self, connect: Connect, context: &Context<'_>) -> Question {
+        Question {
+            table: context.policy.table.clone(),
+            connect,
+            nonce: self.nonce.clone(),
+            certificate: self.link.transport.peer_certificate(),
+            now_nanos: context.now_nanos,
+            link: self.link.clone(),
+        }
     }
 
-    /// Accounts or users changed: whoever would not be let in now, or not as the same, has to come again.
+    /// Accounts or users changed: asks again who the client is. What takes long is left to
+    /// [`Context::questions`], and the answer to [`recheck`](Self::recheck).
     ///
     /// # Errors
     /// [`Failure`]: the connection ends.
@@ -469,9 +489,21 @@ impl Client {
         if !self.connected {
             return Ok(());
         }
-        let anonymous = Connect::default();
-        let connect = self.credentials.as_deref().unwrap_or(&anonymous);
-        let same = self.identify(connect, context).is_ok_and(|identity| {
+        let connect = self.credentials.as_deref().cloned().unwrap_or_default();
+        let question = self.question(connect, context);
+        if question.is_slow() {
+            context.questions.push(question);
+            return Ok(());
+        }
+        self.recheck(&question.answer(), context)
+    }
+
+    /// Whoever would not be let in now, or not as the same, has to come again.
+    ///
+    /// # Errors
+    /// [`Failure`]: the connection ends.
+    pub fn recheck(&mut self, answer: &Answer, context: &mut Context<'_>) -> Result<(), Failure> {
+        let same = answer.identity.as_ref().is_ok_and(|identity| {
             *identity.account_name == *self.account.name
                 && match (&identity.permissions, &self.permissions) {
                     (None, None) => true,
@@ -505,7 +537,7 @@ impl Client {
     /// # Errors
     /// [`Failure`]: the connection is stale.
     pub fn tick(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        if self.connect_until_nanos > 0 && context.now_nanos > self.connect_until_nanos {
+        if self.connect_until_nanos > 0 && !self.waiting && context.now_nanos > self.connect_until_nanos {
             error(context.reply, "Authentication Timeout");
             return Err(Failure(CloseReason::AuthenticationTimeout));
         }

@@ -36,6 +36,8 @@ pub struct Route {
     hub: Arc<Hub>,
     conversation: RouteConversation,
     interest: RemoteInterest,
+    /// What it said on behalf of leaf nodes, by their cluster: taken back on its own.
+    leaf_interest: HashMap<Box<[u8]>, RemoteInterest>,
     /// Accounts by the name that lines bear; empty on a connection of one account.
     accounts: HashMap<Box<[u8]>, (Arc<Account>, ScopeId)>,
     messages: u64,
@@ -58,8 +60,8 @@ impl Route {
             hub.remove(&link, now);
             return None;
         };
-        let (interest, accounts) = (RemoteInterest::new(), HashMap::new());
-        Some(Route { link, hub, conversation, interest, accounts, messages: 0, bytes: 0 })
+        let (interest, leaf_interest, accounts) = (RemoteInterest::new(), HashMap::new(), HashMap::new());
+        Some(Route { link, hub, conversation, interest, leaf_interest, accounts, messages: 0, bytes: 0 })
     }
 
     /// Parses and handles all whole operations: bytes used, bytes that the next one needs, and how it ended.
@@ -152,14 +154,23 @@ impl Route {
             return;
         }
         if let Some((account, _)) = self.account(interest.account.unwrap_or_default(), router) {
-            let (link, known) = (&self.link, &mut self.interest);
-            account.remote_subscribe(link, known, interest.subject, interest.queue, interest.weight);
+            let link = self.link.clone();
+            let known = self.known(interest);
+            account.remote_subscribe(&link, known, interest.subject, interest.queue, interest.weight);
+        }
+    }
+
+    fn known(&mut self, interest: &Interest<'_>) -> &mut RemoteInterest {
+        match (interest.leaf, interest.origin) {
+            (false, _) => &mut self.interest,
+            (true, origin) => self.leaf_interest.entry(origin.unwrap_or_default().into()).or_default(),
         }
     }
 
     fn unsubscribe(&mut self, interest: &Interest<'_>, router: &mut Router) {
         if let Some((account, _)) = self.account(interest.account.unwrap_or_default(), router) {
-            account.remote_unsubscribe(&self.link, &mut self.interest, interest.subject, interest.queue);
+            let link = self.link.clone();
+            account.remote_unsubscribe(&link, self.known(interest), interest.subject, interest.queue);
         }
     }
 

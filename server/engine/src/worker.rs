@@ -6,7 +6,7 @@ use crate::route::{Route, RouteOpening};
 use broker::link::{About, FLAG_ASYNC_INFO};
 use broker::mailbox::Command;
 use broker::{Account, Broker, CloseReason, Link, LinkKind, Router, Transport};
-use client::{Client, Context, Failure, Policy};
+use client::{Answer, Client, Context, Failure, Policy, Question};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use wire::client::Step;
@@ -84,6 +84,7 @@ pub struct Worker {
     account: Arc<Account>,
     hub: Option<Arc<Hub>>,
     info: Arc<wire::info::Info>,
+    questions: Vec<Question>,
     reply: Vec<u8>,
     now_nanos: u64,
     /// Where the slow walk over all links stands.
@@ -97,6 +98,7 @@ impl Worker {
             account: broker.account(broker::registry::GLOBAL_ACCOUNT),
             hub: None,
             info: Arc::default(),
+            questions: Vec::new(),
             number,
             router: Router::new(broker, seed),
             input: Input::new(),
@@ -209,6 +211,7 @@ impl Worker {
                     router: &mut self.router,
                     policy: &self.settings.client,
                     info: &self.info,
+                    questions: &mut self.questions,
                     now_nanos,
                     reply: &mut self.reply,
                 };
@@ -235,12 +238,58 @@ impl Worker {
         if let Some(reason) = link.close_reason() {
             return self.close(token, reason);
         }
+        if matches!(&entry_of(&mut self.entries, token).session, Session::Client(client) if client.is_waiting())
+        {
+            return Progress::Paused;
+        }
         if link.is_paused() {
             entry_of(&mut self.entries, token).paused_nanos = now_nanos;
             self.paused.push(token);
             return Progress::Paused;
         }
         Progress::Open
+    }
+
+    /// Questions to be answered in another thread; the answers come back by [`answered`](Self::answered).
+    pub fn questions(&mut self) -> &mut Vec<Question> {
+        &mut self.questions
+    }
+
+    /// Somebody is let in, or turned away. Returns the slot of a connection that the driver must read again or
+    /// drop.
+    pub fn answered(&mut self, answer: Answer, now_nanos: u64) -> Option<(u32, Progress)> {
+        let link = answer.link.clone();
+        let token = link.token;
+        let entry = self.entries.get_mut(token as usize)?.as_mut()?;
+        if entry.link.id != link.id {
+            return None;
+        }
+        let Session::Client(client) = &mut entry.session else { return None };
+        let mut context = Context {
+            router: &mut self.router,
+            policy: &self.settings.client,
+            info: &self.info,
+            questions: &mut self.questions,
+            now_nanos,
+            reply: &mut self.reply,
+        };
+        let asked_at_login = client.is_waiting();
+        let result = match asked_at_login {
+            true => client.admit(answer, &mut context),
+            false => client.recheck(&answer, &mut context),
+        };
+        self.router.deliver_protocol(&link, &self.reply);
+        self.reply.clear();
+        if let Err(Failure(reason)) = result {
+            self.router.flush_link(&link);
+            return Some((token, self.close(token, reason)));
+        }
+        if !asked_at_login {
+            return None;
+        }
+        // what came behind CONNECT was kept
+        self.room(token);
+        Some((token, self.received(token, 0, false, false, now_nanos)))
     }
 
     /// The transport of a connection can take bytes again.
@@ -365,6 +414,7 @@ impl Worker {
                     router: &mut self.router,
                     policy: &self.settings.client,
                     info: &self.info,
+                    questions: &mut self.questions,
                     now_nanos,
                     reply: &mut self.reply,
                 };
@@ -411,6 +461,7 @@ impl Worker {
                 router: &mut self.router,
                 policy: &self.settings.client,
                 info: &self.info,
+                questions: &mut self.questions,
                 now_nanos,
                 reply: &mut self.reply,
             };
@@ -453,6 +504,9 @@ fn run(
                     return (end, 0, Err(failure));
                 }
                 at += used;
+                if session.is_waiting() {
+                    return (at, 0, Ok(()));
+                }
             }
             Ok(Step::More(need)) => return (at, need, Ok(())),
             Err(error) => {

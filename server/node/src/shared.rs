@@ -7,6 +7,7 @@ use crate::worker_thread::{Incoming, Inform, now_nanos};
 use broker::link::About;
 use broker::mailbox::Command;
 use broker::{Broker, CloseReason, Link, LinkKind};
+use client::Question;
 use config::Settings;
 use config::tls::HandshakeFirst;
 use engine::Hub;
@@ -77,6 +78,8 @@ pub struct Shared {
     /// Requests to the monitor by endpoint.
     pub requests: RequestCounters,
     lame_duck: AtomicBool,
+    /// Where questions go that take long.
+    login: std::sync::mpsc::Sender<Question>,
     /// All listeners are open.
     pub is_ready: AtomicBool,
     /// Notified when the control thread ends.
@@ -115,6 +118,7 @@ impl Shared {
             closed: Mutex::default(),
             requests: RequestCounters::default(),
             lame_duck: AtomicBool::new(false),
+            login: login_thread(),
             is_ready: AtomicBool::new(false),
             stopped: Arc::default(),
         }
@@ -323,8 +327,33 @@ impl Shared {
         tls.as_ref().map_or(2_000_000_000, |tls| tls.timeout.as_nanos() as u64)
     }
 
+    /// Has a question answered in the thread for logins, one after another; the answer goes to the worker that
+    /// owns the connection.
+    pub fn ask(&self, question: Question) {
+        // the thread ends with the server only
+        let _ = self.login.send(question);
+    }
+
     /// Looks at the connections that ended, oldest first.
     pub fn with_closed<R>(&self, look: impl FnOnce(&VecDeque<ClosedConnection>) -> R) -> R {
         look(&self.closed.lock())
     }
+}
+
+/// The thread that checks password hashes: one, so that logins cannot take every core from the workers.
+fn login_thread() -> std::sync::mpsc::Sender<Question> {
+    let (sender, questions) = std::sync::mpsc::channel::<Question>();
+    let spawned = std::thread::Builder::new().name("login".into()).spawn(move || {
+        for question in questions {
+            let owner = question.link.owner.clone();
+            // whoever hung up meanwhile needs no answer
+            if question.link.close_reason().is_none() {
+                owner.post(Command::Other(Box::new(question.answer())));
+            }
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::error!("cannot start the thread for logins, hashed passwords will not be checked: {error}");
+    }
+    sender
 }

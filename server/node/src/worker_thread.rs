@@ -8,6 +8,7 @@ use crate::socket::{Security, Socket, SocketTransport};
 use broker::link::About;
 use broker::mailbox::Command;
 use broker::{CloseReason, Link, LinkKind, Mailbox, Wake};
+use client::Answer;
 use engine::{Accepted, Progress, RouteOpening, Settings, Worker};
 use mio::{Events, Poll, Token, Waker};
 use std::any::Any;
@@ -169,6 +170,9 @@ impl WorkerThread {
             let now = now_nanos();
             self.serve(now);
             self.tick(now);
+            for question in self.worker.questions().drain(..) {
+                self.shared.ask(question);
+            }
             self.worker.flush(self.ready.is_empty());
         }
     }
@@ -279,6 +283,15 @@ impl WorkerThread {
 
     /// Commands of this driver.
     fn obey(&mut self, what: Box<dyn Any + Send>) {
+        let what = match what.downcast::<Answer>() {
+            Ok(answer) => {
+                if let Some((token, progress)) = self.worker.answered(*answer, now_nanos()) {
+                    self.apply(token, progress);
+                }
+                return;
+            }
+            Err(what) => what,
+        };
         if let Some(Inform(info)) = what.downcast_ref() {
             self.worker.inform(info.clone());
         } else if let Some(Reconfigure(settings)) = what.downcast_ref() {

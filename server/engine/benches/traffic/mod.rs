@@ -117,6 +117,7 @@ impl Traffic {
             }
             "unique-subjects-16B" => {
                 traffic.subscriber("SUB _INBOX.* 1\r\n");
+                traffic.batch(|number| message(&format!("_INBOX.{:08}-{number:08}", 0), 16));
                 traffic.kind = Kind::Unique;
             }
             "subscribe-unsubscribe" => {
@@ -196,10 +197,12 @@ impl Traffic {
         match self.kind {
             Kind::Batch => {}
             Kind::Unique => {
-                self.batch.clear();
-                self.operations = 0;
-                let round = self.round;
-                self.batch(|number| message(&format!("_INBOX.{round:08}-{number:08}"), 16));
+                // written over in place: making text anew would cost more than what is measured
+                let round = format!("{:08}", self.round);
+                let size = self.batch.len() / self.operations as usize;
+                for message in self.batch.chunks_exact_mut(size) {
+                    message["PUB _INBOX.".len()..][..8].copy_from_slice(round.as_bytes());
+                }
             }
             Kind::Connect => {
                 for _ in 0..self.operations {

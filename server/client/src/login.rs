@@ -1,0 +1,68 @@
+//! Who is it? The question that a CONNECT asks, and its answer.
+//!
+//! Owns everything that the answer depends on, so that it can be worked out in another thread: checking a bcrypt
+//! hash takes tens of milliseconds, in which a worker moves a million messages.
+
+use accounts::{AuthError, CertificateNames, ConnectionType, Credentials, Identity, Peer, Table};
+use broker::Link;
+use std::sync::Arc;
+use wire::info::Connect;
+
+/// What a client says of itself, and what is known of it.
+pub struct Question {
+    /// Who may connect.
+    pub table: Arc<Table>,
+    /// What the client said.
+    pub connect: Connect,
+    /// The challenge that it signed, if it signed one.
+    pub nonce: String,
+    /// Its verified certificate (DER).
+    pub certificate: Option<Vec<u8>>,
+    /// When it asked, in nanoseconds since the Unix epoch.
+    pub now_nanos: u64,
+    /// Its connection.
+    pub link: Arc<Link>,
+}
+
+/// Who the client is, or why it is nobody.
+pub struct Answer {
+    /// The verdict.
+    pub identity: Result<Identity, AuthError>,
+    /// What the client said.
+    pub connect: Connect,
+    /// Its connection.
+    pub link: Arc<Link>,
+}
+
+impl Question {
+    fn credentials(&self) -> Credentials<'_> {
+        let connect = &self.connect;
+        Credentials {
+            user: &connect.user,
+            password: &connect.pass,
+            token: &connect.auth_token,
+            nkey: &connect.nkey,
+            signature: &connect.sig,
+            jwt: &connect.jwt,
+            proxy_signature: &connect.proxy_sig,
+        }
+    }
+
+    /// Whether the answer takes too long for a thread that moves messages.
+    pub fn is_slow(&self) -> bool {
+        self.table.is_slow(&self.credentials())
+    }
+
+    /// Works it out.
+    pub fn answer(self) -> Answer {
+        let names = self.certificate.as_ref().and_then(|der| CertificateNames::from_der(der).ok());
+        let peer = Peer {
+            nonce: self.nonce.as_bytes(),
+            connection: ConnectionType::Standard,
+            certificate: names.as_ref(),
+            address: self.link.about.lock().ip.parse().ok(),
+        };
+        let identity = self.table.authenticate(&self.credentials(), &peer, self.now_nanos);
+        Answer { identity, connect: self.connect, link: self.link }
+    }
+}
