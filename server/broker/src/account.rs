@@ -5,6 +5,7 @@
 
 use crate::interest::{Change, Interest, NONE};
 use crate::link::{FLAG_ACCOUNT_IMPLIED, Link};
+use crate::registry::MayTell;
 use hashbrown::HashMap;
 use parking_lot::{RwLock, RwLockWriteGuard};
 use std::sync::Arc;
@@ -33,7 +34,19 @@ pub struct Account {
 
 struct Shared {
     interest: Interest,
-    routes: Vec<Arc<Link>>,
+    routes: Vec<RouteEnd>,
+}
+
+/// A route that hears of this account's interest.
+struct RouteEnd {
+    link: Arc<Link>,
+    may_tell: Option<MayTell>,
+}
+
+impl RouteEnd {
+    fn may_tell(&self, filter: &[u8]) -> bool {
+        self.may_tell.as_ref().is_none_or(|may_tell| may_tell(filter))
+    }
 }
 
 /// What one route said: numbers of its subscriptions by account, filter and queue group. A number lives as long
@@ -169,18 +182,18 @@ impl Account {
 
     fn tell(
         &self,
-        routes: &[Arc<Link>],
+        routes: &[RouteEnd],
         change: Change,
         filter: &[u8],
         queue: Option<&[u8]>,
         dirty: &mut Dirty,
     ) {
         let mut line = Vec::new();
-        for route in routes {
+        for route in routes.iter().filter(|route| route.may_tell(filter)) {
             line.clear();
-            self.interest_line(route, filter, queue, change.members, &mut line);
-            if route.output.push(&line) {
-                dirty.push(route.clone());
+            self.interest_line(&route.link, filter, queue, change.members, &mut line);
+            if route.link.output.push(&line) {
+                dirty.push(route.link.clone());
             }
         }
     }
@@ -211,25 +224,28 @@ impl Account {
     }
 
     /// From now on `route` hears of this account's interest, beginning with all there is.
-    pub fn add_route(&self, route: &Arc<Link>, dirty: &mut Dirty) {
+    pub fn add_route(&self, route: &Arc<Link>, may_tell: Option<MayTell>, dirty: &mut Dirty) {
         let mut shared = self.shared.write();
-        if shared.routes.iter().any(|r| r.index == route.index) {
+        if shared.routes.iter().any(|r| r.link.index == route.index) {
             return;
         }
+        let end = RouteEnd { link: route.clone(), may_tell };
         let mut lines = Vec::new();
         shared.interest.local(|filter, queue, members| {
-            self.interest_line(route, filter, queue, members, &mut lines);
+            if end.may_tell(filter) {
+                self.interest_line(route, filter, queue, members, &mut lines);
+            }
         });
         if route.output.push(&lines) {
             dirty.push(route.clone());
         }
-        shared.routes.push(route.clone());
+        shared.routes.push(end);
     }
 
     /// `route` is gone: forgets it and the interest that came over it.
     pub fn remove_route(&self, route: &Link, dirty: &mut Dirty) {
         let mut shared = self.shared.write();
-        shared.routes.retain(|r| r.index != route.index);
+        shared.routes.retain(|r| r.link.index != route.index);
         let mut numbers = Vec::new();
         shared.interest.each(|number, subscription| {
             if subscription.link == route.index {

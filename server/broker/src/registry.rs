@@ -20,7 +20,7 @@ pub struct Broker {
     mailboxes: Vec<Arc<Mailbox>>,
     links: RwLock<Links>,
     accounts: RwLock<Accounts>,
-    routes: RwLock<Vec<(Arc<Link>, Carries)>>,
+    routes: RwLock<Vec<(Arc<Link>, RouteRules)>>,
     next_id: AtomicU64,
     seed: u64,
     /// Bytes that may wait on one link before it is cut off as a slow consumer.
@@ -29,8 +29,17 @@ pub struct Broker {
     pub slow_consumers: [AtomicU64; 2],
 }
 
-/// Says whether a route connection carries an account (nats-server's route pooling decides).
-pub type Carries = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+/// What is told over a route connection.
+#[derive(Clone)]
+pub struct RouteRules {
+    /// Whether it carries an account (nats-server's route pooling decides).
+    pub carries: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// Whether interest in a filter may be told (route permissions); `None` for all.
+    pub may_tell: Option<MayTell>,
+}
+
+/// Whether interest in a filter may be told.
+pub type MayTell = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
 #[derive(Default)]
 struct Links {
@@ -137,9 +146,9 @@ impl Broker {
             accounts.by_name.insert(name.into(), index);
             account
         };
-        for (route, carries) in self.routes.read().iter() {
-            if carries(name) {
-                account.add_route(route, &mut dirty);
+        for (route, rules) in self.routes.read().iter() {
+            if (rules.carries)(name) {
+                account.add_route(route, rules.may_tell.clone(), &mut dirty);
             }
         }
         account
@@ -157,11 +166,11 @@ impl Broker {
     }
 
     /// A route finished its handshake: it hears of the interest of the accounts that it carries.
-    pub fn add_route(&self, link: &Arc<Link>, carries: Carries, dirty: &mut Dirty) {
-        self.routes.write().push((link.clone(), carries.clone()));
+    pub fn add_route(&self, link: &Arc<Link>, rules: RouteRules, dirty: &mut Dirty) {
+        self.routes.write().push((link.clone(), rules.clone()));
         for account in self.accounts() {
-            if carries(&account.name) {
-                account.add_route(link, dirty);
+            if (rules.carries)(&account.name) {
+                account.add_route(link, rules.may_tell.clone(), dirty);
             }
         }
     }

@@ -107,6 +107,11 @@ impl RoutePermissions {
         Ok(RoutePermissions { compiled: Some(accounts::Permissions::new(&source, "cluster")?) })
     }
 
+    /// Whether nothing is restricted.
+    pub fn allows_all(&self) -> bool {
+        self.compiled.is_none()
+    }
+
     /// Whether local interest in a filter may be sent to a peer (`import`; nats-server `canImport`).
     pub fn may_send(&self, filter: &[u8]) -> bool {
         self.compiled.as_ref().is_none_or(|permissions| permissions.can_publish(filter))

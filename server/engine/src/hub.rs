@@ -4,8 +4,10 @@
 //! gossip and timers, never by messages.
 
 use broker::link::{FLAG_ACCOUNT_IMPLIED, FLAG_HEADERS};
+use broker::registry::{MayTell, RouteRules};
 use broker::{Broker, CloseReason, Link};
-use cluster::{Carries, ConnectionId, Effect, Mesh};
+use cluster::interest::RoutePermissions;
+use cluster::{Carries, ConnectionId, Effect, Mesh, Permissions};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,13 +26,18 @@ pub struct Hub {
     broker: Arc<Broker>,
     mesh: Mutex<Mesh>,
     links: Mutex<HashMap<ConnectionId, Arc<Link>>>,
+    permissions: Arc<RoutePermissions>,
     outside: Box<dyn Outside>,
 }
 
 impl Hub {
     /// A hub around a fresh mesh.
-    pub fn new(broker: Arc<Broker>, mesh: Mesh, outside: Box<dyn Outside>) -> Hub {
-        Hub { broker, mesh: Mutex::new(mesh), links: Mutex::default(), outside }
+    ///
+    /// # Errors
+    /// The mesh's route permissions hold something that is no subject.
+    pub fn new(broker: Arc<Broker>, mesh: Mesh, outside: Box<dyn Outside>) -> Result<Hub, cluster::Error> {
+        let permissions = Arc::new(RoutePermissions::new(&mesh.settings().permissions)?);
+        Ok(Hub { broker, mesh: Mutex::new(mesh), links: Mutex::default(), permissions, outside })
     }
 
     /// Uses the mesh, then does what it wants done.
@@ -67,6 +74,24 @@ impl Hub {
         self.with(|mesh| mesh.handle_closed(ConnectionId(link.id), now));
     }
 
+    /// Whether a peer's interest in a filter may be taken (`cluster.permissions.export`).
+    pub fn may_take(&self, filter: &[u8]) -> bool {
+        self.permissions.may_take(filter)
+    }
+
+    /// What may be told to a peer: what we import and what it exports.
+    fn may_tell(&self, peer: Permissions) -> Option<MayTell> {
+        if peer == Permissions::default() && self.permissions.allows_all() {
+            return None;
+        }
+        let own = self.permissions.clone();
+        // subjects that cannot be read allow nothing
+        let peer = RoutePermissions::new(&peer).ok();
+        Some(Arc::new(move |filter: &[u8]| {
+            own.may_send(filter) && peer.as_ref().is_some_and(|peer| peer.may_take(filter))
+        }))
+    }
+
     fn link(&self, connection: ConnectionId) -> Option<Arc<Link>> {
         self.links.lock().get(&connection).cloned()
     }
@@ -80,8 +105,9 @@ impl Hub {
                     dirty.push(link);
                 }
             }
-            Effect::PeerReady { connection, server_id, server_name, carries, headers, .. } => {
+            Effect::PeerReady { connection, server_id, server_name, carries, headers, permissions } => {
                 let Some(link) = self.link(connection) else { return };
+                let may_tell = self.may_tell(permissions);
                 {
                     let mut about = link.about.lock();
                     (about.remote_id, about.name) = (server_id, server_name);
@@ -95,8 +121,8 @@ impl Hub {
                     // so that its interest is told even before anybody here uses it
                     self.broker.account(name);
                 }
-                let carried = Arc::new(move |account: &str| cluster::interest::carries(&carries, account));
-                self.broker.add_route(&link, carried, dirty);
+                let carries = Arc::new(move |account: &str| cluster::interest::carries(&carries, account));
+                self.broker.add_route(&link, RouteRules { carries, may_tell }, dirty);
             }
             Effect::Close { connection, reason } => {
                 if let Some(link) = self.link(connection) {
@@ -105,8 +131,12 @@ impl Hub {
                     link.close(close_reason(reason));
                 }
             }
-            // route permissions are not enforced yet by the broker: see the route session
-            Effect::PeerPermissions { .. } => {}
+            // both sides begin anew: the one that dialled dials again, and interest is told by the new rules
+            Effect::PeerPermissions { connection, .. } => {
+                if let Some(link) = self.link(connection) {
+                    link.close(CloseReason::RouteRemoved);
+                }
+            }
             effect => self.outside.effect(effect),
         }
     }

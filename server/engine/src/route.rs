@@ -150,7 +150,7 @@ impl Route {
     }
 
     fn subscribe(&mut self, interest: &Interest<'_>, router: &mut Router) {
-        if !subject::is_valid(interest.subject) {
+        if !subject::is_valid(interest.subject) || !self.hub.may_take(interest.subject) {
             return;
         }
         if let Some((account, _)) = self.account(interest.account.unwrap_or_default(), router) {

@@ -55,9 +55,6 @@ fn refuse_unbuilt(settings: &Settings) -> Result<(), Error> {
     if settings.logging.syslog || settings.logging.remote_syslog.is_some() {
         return not_yet("logging to syslog".into());
     }
-    if settings.cluster.permissions.is_some() {
-        return not_yet("cluster.permissions".into());
-    }
     let tls = [&settings.tls, &settings.cluster.tls].into_iter().flatten();
     for tls in tls {
         if !tls.pinned_certs.is_empty() {

@@ -3,7 +3,7 @@
 //! Owns no membership: what to do comes from `cluster::Mesh` through the hub, and answers go back there.
 
 use crate::identity::{COMPATIBLE_VERSION, STARLING_VERSION};
-use crate::server::advertised;
+use crate::server::{StartError, advertised};
 use crate::shared::Shared;
 use crate::socket::Security;
 use crate::tls;
@@ -56,8 +56,8 @@ impl Edge {
     /// A mesh of one.
     ///
     /// # Errors
-    /// The TLS files of the cluster cannot be read.
-    pub fn new(shared: &Arc<Shared>, settings: &Settings, seed: u64) -> Result<Edge, tls::Error> {
+    /// The TLS files of the cluster cannot be read, or its permissions hold what is no subject.
+    pub fn new(shared: &Arc<Shared>, settings: &Settings, seed: u64) -> Result<Edge, StartError> {
         set_tls(shared, settings)?;
         let (sender, effects) = unbounded_channel();
         let used = Arc::new(Notify::new());
@@ -69,7 +69,9 @@ impl Edge {
         }
         shared.update_info(|info| (info.cluster, info.connect_urls) = (name, urls));
         let outside = Box::new(Queue { effects: sender, used: used.clone() });
-        let hub = Arc::new(Hub::new(shared.broker.clone(), mesh, outside));
+        let hub = Hub::new(shared.broker.clone(), mesh, outside)
+            .map_err(|error| tls::Error::Refused(error.to_string()))?;
+        let hub = Arc::new(hub);
         let _ = shared.hub.set(hub.clone());
         Ok(Edge { hub, effects, used })
     }
@@ -266,6 +268,7 @@ fn mesh_settings(settings: &Settings) -> cluster::Settings {
         pinned_accounts: settings.pinned_accounts().into_iter().map(str::to_owned).collect(),
         authorization,
         auth_timeout: cluster.auth_timeout(),
+        permissions: permissions(cluster.permissions.as_ref()),
         no_advertise: cluster.no_advertise,
         connect_retries: cluster.connect_retries,
         connect_backoff: cluster.connect_backoff,
@@ -276,6 +279,20 @@ fn mesh_settings(settings: &Settings) -> cluster::Settings {
         tls_required: cluster.tls.is_some(),
         ..cluster::Settings::default()
     }
+}
+
+/// `import` is what peers are told of our interest, `export` what is taken of theirs.
+fn permissions(written: Option<&config::permissions::Permissions>) -> cluster::Permissions {
+    let list = |lists: &Option<config::permissions::SubjectPermission>| {
+        lists.as_ref().map(|lists| wire::route::SubjectPermission {
+            allow: lists.allow.clone().unwrap_or_default(),
+            deny: lists.deny.clone(),
+        })
+    };
+    written.map_or_else(cluster::Permissions::default, |written| cluster::Permissions {
+        import: list(&written.publish),
+        export: list(&written.subscribe),
+    })
 }
 
 fn identity(shared: &Shared, settings: &Settings) -> Identity {

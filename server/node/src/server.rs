@@ -46,6 +46,9 @@ pub enum StartError {
     /// TLS cannot be offered.
     #[error("{0}")]
     Tls(#[from] tls::Error),
+    /// The cluster's settings cannot be used.
+    #[error("{0}")]
+    Cluster(#[from] cluster::Error),
     /// The accounts cannot be built, or use what is not there yet.
     #[error("{0}")]
     Access(#[from] access::Error),
