@@ -165,7 +165,7 @@ impl Client {
                 self.connect(json, context)
             }
             Op::Info(_) | Op::Ok => Ok(()),
-            Op::Err(_) => Ok(()),
+            Op::Err(_) => Err(Failure(CloseReason::ParseError)),
         }
     }
 
@@ -225,9 +225,11 @@ impl Client {
             return Err(Failure(CloseReason::ProtocolViolation));
         }
         if self.pedantic && !subject::is_valid_publish(&read[publish.subject_range()]) {
+            self.settle(read, context);
             error(context.reply, "Invalid Publish Subject");
         }
         if publish.reply_len > 0 && is_reserved_reply(&read[publish.reply_range()]) {
+            self.settle(read, context);
             let reply = String::from_utf8_lossy(&read[publish.reply_range()]);
             error(context.reply, &format!("Permissions Violation for Publish with Reply of \"{reply}\""));
             return Ok(());
@@ -242,6 +244,7 @@ impl Client {
             }
             Verdict::Denied if self.may_answer(publish, read, context) => self.ok(context),
             Verdict::Denied => {
+                self.settle(read, context);
                 let subject = String::from_utf8_lossy(&read[publish.subject_range()]);
                 error(context.reply, &format!("Permissions Violation for Publish to \"{subject}\""));
             }

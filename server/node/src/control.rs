@@ -34,6 +34,8 @@ pub enum Order {
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How often lame duck mode looks whether clients are left.
 const LOOK_AT_CLIENTS: Duration = Duration::from_millis(50);
+/// How long the end of lame duck mode waits for whoever asked for it to order the stop.
+const LINGER: Duration = Duration::from_secs(1);
 /// Steps in which lame duck mode closes clients, at most.
 const LAME_DUCK_STEP: Duration = Duration::from_millis(20);
 
@@ -164,10 +166,14 @@ async fn leave_slowly(
         let pause = time / clients.min(steps) as u32;
         while shared.clients.load(Relaxed) > 0 {
             close_clients(shared, clients.div_ceil(steps));
-            if stopped_within(orders, pause).await {
+            if stopped_or_empty_within(shared, orders, pause).await {
                 return;
             }
         }
+    }
+    // `drain --wait` sees that the clients are gone and ends before its container does
+    if stopped_within(orders, LINGER).await {
+        return;
     }
     tracing::info!("Initiating Shutdown...");
 }

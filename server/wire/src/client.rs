@@ -282,7 +282,7 @@ fn size_of(digits: &[u8]) -> Option<usize> {
     Some(size)
 }
 
-/// Verbs of the protocol; a blank must follow those that take arguments.
+/// Verbs of the protocol.
 #[derive(Clone, Copy, PartialEq)]
 enum Verb {
     Publish,
@@ -302,12 +302,12 @@ const VERBS: [(&[u8], Verb, bool); 10] = [
     (b"HPUB", Verb::HeaderPublish, true),
     (b"SUB", Verb::Subscribe, true),
     (b"UNSUB", Verb::Unsubscribe, true),
-    (b"CONNECT", Verb::Connect, true),
-    (b"INFO", Verb::Info, true),
+    (b"CONNECT", Verb::Connect, false),
+    (b"INFO", Verb::Info, false),
     (b"PING", Verb::Ping, false),
     (b"PONG", Verb::Pong, false),
     (b"+OK", Verb::Ok, false),
-    (b"-ERR", Verb::Err, true),
+    (b"-ERR", Verb::Err, false),
 ];
 
 fn parse_any<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Result<Step<'a>, Error> {
@@ -358,7 +358,7 @@ fn verb_of(input: &[u8]) -> Result<Option<Verb>, Error> {
         match input.get(name.len()) {
             None => partial = true,
             Some(b' ' | b'\t') if arguments => return Ok(Some(verb)),
-            // nats-server skips whatever follows PING, PONG and +OK up to the line's end
+            // nats-server takes whatever follows these up to the line's end, with or without a blank
             Some(_) if !arguments => return Ok(Some(verb)),
             Some(_) => {}
         }
