@@ -57,6 +57,8 @@ pub(crate) struct Plan {
     pub groups: Vec<Group>,
     /// The publisher may not publish here.
     pub denied: bool,
+    /// The same subscriptions may have another plan on another subject: some are held to permissions.
+    pub is_for_one_subject: bool,
     /// Name of the account, for routes.
     pub account: Box<[u8]>,
 }
@@ -93,8 +95,11 @@ impl Plan {
             }
             let queue = (record.queue != NONE).then(|| interest.queue_name(record.queue));
             // a wildcard subscription may cover subjects that its owner may not read
-            if link.deny_filter().is_some_and(|permissions| !permissions.can_deliver(subject, queue)) {
-                continue;
+            if let Some(permissions) = link.deny_filter() {
+                plan.is_for_one_subject = true;
+                if !permissions.can_deliver(subject, queue) {
+                    continue;
+                }
             }
             match (link.kind, record.queue) {
                 (LinkKind::Route, NONE) => {

@@ -275,7 +275,9 @@ impl Router {
                         Plan::build(&account.name, interest, numbers, subject, scope.from, link_of)
                     };
                     let plan = Rc::new(broker.with_links(build));
-                    scope.interned.insert(numbers[..].into(), plan.clone());
+                    if !plan.is_for_one_subject {
+                        scope.interned.insert(numbers[..].into(), plan.clone());
+                    }
                     plan
                 }
             }
