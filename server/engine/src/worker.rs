@@ -68,6 +68,8 @@ struct Entry {
     paused_nanos: u64,
     /// When its output was first seen stuck; 0 while it is not.
     stuck_nanos: u64,
+    /// What its output had drained then.
+    drained_bytes: u64,
 }
 
 /// The connections of one thread.
@@ -164,6 +166,7 @@ impl Worker {
             unfinished: Unfinished::default(),
             paused_nanos: 0,
             stuck_nanos: 0,
+            drained_bytes: 0,
         });
         self.live += 1;
         Some(link)
@@ -399,10 +402,13 @@ impl Worker {
         if let Some(reason) = entry.link.close_reason() {
             return Some(reason);
         }
-        if entry.link.output.pending_bytes() == 0 || !entry.link.output.is_blocked() {
+        let output = &entry.link.output;
+        let drained_bytes = output.drained_bytes();
+        if output.pending_bytes() == 0 || !output.is_blocked() {
             entry.stuck_nanos = 0;
-        } else if entry.stuck_nanos == 0 {
-            entry.stuck_nanos = now_nanos;
+        } else if entry.stuck_nanos == 0 || entry.drained_bytes != drained_bytes {
+            // a reader that is slower than its publishers is blocked at every look, and not stuck
+            (entry.stuck_nanos, entry.drained_bytes) = (now_nanos, drained_bytes);
         } else if now_nanos - entry.stuck_nanos > self.settings.client.write_deadline_nanos {
             self.router.broker().slow_consumers[1].fetch_add(1, Relaxed);
             return Some(CloseReason::SlowConsumerWriteDeadline);

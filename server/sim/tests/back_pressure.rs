@@ -1,6 +1,7 @@
 //! What a slow reader costs: publishers are slowed to its pace while it reads, and let go when it does not.
 
 use broker::{Broker, Mailbox};
+use client::Policy;
 use engine::Settings;
 use sim::driver::{Bell, Driver, Ring};
 use sim::pipe::Pipe;
@@ -21,11 +22,15 @@ struct Scene {
 
 impl Scene {
     fn new(publishers: usize) -> Scene {
+        Scene::with_deadline(publishers, Policy::default().write_deadline_nanos)
+    }
+
+    fn with_deadline(publishers: usize, write_deadline_nanos: u64) -> Scene {
         let bells: [Arc<Bell>; 2] = Default::default();
         let mailbox = |bell: &Arc<Bell>| Arc::new(Mailbox::new(Box::new(Ring(bell.clone()))));
         let broker = Broker::new(bells.iter().map(mailbox).collect(), 1);
-        let driver =
-            |n: usize| Driver::new(n, &broker, bells[n].clone(), Arc::new(Settings::default()), n as u64 + 1);
+        let settings = Arc::new(Settings { client: Policy { write_deadline_nanos, ..Policy::default() } });
+        let driver = |n: usize| Driver::new(n, &broker, bells[n].clone(), settings.clone(), n as u64 + 1);
         let message = format!("PUB bulk {MESSAGE_BYTES}\r\n{}\r\n", "x".repeat(MESSAGE_BYTES));
         let mut scene = Scene {
             drivers: [driver(0), driver(1)],
@@ -107,6 +112,37 @@ fn twenty_publishers_are_slowed_as_one_is() {
     let (received, pending_bytes_max) = steady(20, 30_000, 1_000);
     assert!(received > 25_000_000, "{received}");
     assert!(pending_bytes_max < 16 << 20, "{pending_bytes_max}");
+}
+
+/// The write deadline is for those who take nothing, not for those who always have more to take.
+#[test]
+fn a_reader_that_is_never_done_is_not_stuck() {
+    let mut scene = Scene::with_deadline(1, 200 * MILLISECOND_NANOS);
+    let reader = scene.connect(1, "SUB bulk 1\r\n");
+    for millisecond in 0..1_000 {
+        scene.millisecond();
+        read(&reader, 30_000);
+        assert_eq!(scene.closed(), [], "after {millisecond} ms");
+    }
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_cut_off_by_the_write_deadline() {
+    let mut scene = Scene::with_deadline(1, 200 * MILLISECOND_NANOS);
+    let _stopped = scene.connect(1, "SUB bulk 1\r\n");
+    // more than its socket holds, less than may wait for it
+    let few = [scene.publishers.remove(0)];
+    for _ in 0..8 {
+        few[0].send(&scene.block);
+        scene.millisecond();
+    }
+    for _ in 0..2_000 {
+        scene.millisecond();
+        if let [(_, reason)] = scene.closed()[..] {
+            return assert_eq!(reason, broker::CloseReason::SlowConsumerWriteDeadline);
+        }
+    }
+    panic!("never cut off");
 }
 
 #[test]
