@@ -83,9 +83,9 @@ fn read(pipe: &Pipe, bytes: usize) -> usize {
     pipe.receive(bytes, &mut sink).unwrap_or(0)
 }
 
-/// A reader of a steady pace against publishers without an end: it is never cut off, and memory stays flat. Holds
-/// for readers that take what lies between the two marks of congestion (1.5 MB) within the time for which
-/// publishers may be held up (100 ms); slower ones are let go, and cut off when too much waits.
+/// A reader of a steady pace against publishers without an end: it is never cut off, and memory stays flat
+/// for those that take what lies between the two marks of congestion (1.5 MB) within the time for which
+/// publishers may be held up (100 ms).
 fn steady(publishers: usize, bytes_per_millisecond: usize, milliseconds: usize) -> (usize, usize) {
     let mut scene = Scene::new(publishers);
     let reader = scene.connect(1, "SUB bulk 1\r\n");
@@ -105,6 +105,16 @@ fn a_reader_of_30_mb_a_second_slows_its_publisher_and_is_never_cut_off() {
     let (received, pending_bytes_max) = steady(1, 30_000, 1_500);
     assert!(received > 40_000_000, "{received}");
     assert!(pending_bytes_max < 8 << 20, "{pending_bytes_max}");
+}
+
+/// Slower than that: publishers are let go first, and held up again before too much waits.
+#[test]
+fn a_reader_of_10_mb_a_second_is_not_cut_off_either() {
+    for publishers in [1, 20] {
+        let (received, pending_bytes_max) = steady(publishers, 10_000, 2_000);
+        assert!(received > 18_000_000, "{received}");
+        assert!(pending_bytes_max < 64 << 20, "{pending_bytes_max}");
+    }
 }
 
 #[test]
