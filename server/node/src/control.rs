@@ -35,7 +35,7 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How often lame duck mode looks whether clients are left.
 const LOOK_AT_CLIENTS: Duration = Duration::from_millis(50);
 /// How long the end of lame duck mode waits for whoever asked for it to order the stop.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_millis(400);
 /// Steps in which lame duck mode closes clients, at most.
 const LAME_DUCK_STEP: Duration = Duration::from_millis(20);
 
