@@ -35,8 +35,12 @@ pub struct Report {
 /// Fields of `/varz` that we read.
 #[derive(Deserialize)]
 struct Varz {
+    /// The nats-server version that the broker is compatible with.
     #[serde(default)]
     version: Option<String>,
+    /// Its own.
+    #[serde(default)]
+    starling_version: Option<String>,
     #[serde(default)]
     config_digest: String,
     #[serde(default)]
@@ -103,7 +107,7 @@ impl Prober {
                 .as_ref()
                 .map(|varz| varz.config_digest.clone())
                 .filter(|digest| !digest.is_empty()),
-            version: varz.as_ref().and_then(|varz| varz.version.clone()),
+            version: varz.as_ref().and_then(|varz| varz.starling_version.clone().or(varz.version.clone())),
             routes: routez.map(peers).map(|peers| u32::try_from(peers.len()).unwrap_or(u32::MAX)),
             connections: varz.as_ref().map_or(0, |varz| varz.connections),
             messages_in: varz.as_ref().map_or(0, |varz| varz.in_msgs),
