@@ -3,7 +3,7 @@
 //! Owns the list of commands that wait for one worker and the flag that keeps wake-ups to one a batch. Never
 //! carries messages of publishers: those go straight to a link's output.
 
-use crate::link::{CloseReason, Link};
+use crate::link::Link;
 use crate::sync::{AtomicBool, Mutex};
 use std::any::Any;
 use std::sync::Arc;
@@ -19,8 +19,6 @@ pub trait Wake: Send + Sync {
 pub enum Command {
     /// A link that was paused may read again.
     Resume(Arc<Link>),
-    /// Close a link.
-    Close(Arc<Link>, CloseReason),
     /// A subscription reached its maximum: end it.
     Ended {
         /// Owner of the subscription.
@@ -28,8 +26,6 @@ pub enum Command {
         /// Its number in the interest of its account.
         subscription: u32,
     },
-    /// Write what waits on a link.
-    Flush(Arc<Link>),
     /// The transport's writable edge may have been used up by another thread: look again.
     Writable(u32),
     /// Something that only the driver or the assembly understands.

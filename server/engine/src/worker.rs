@@ -332,20 +332,12 @@ impl Worker {
                 entry.paused_nanos = 0;
                 Some((link.token, Progress::Open))
             }
-            Command::Close(link, reason) => {
-                self.entry(link.token).filter(|entry| entry.link.id == link.id)?;
-                Some((link.token, self.close(link.token, reason)))
-            }
             Command::Ended { link, subscription } => {
                 let entry = self.entries.get_mut(link.token as usize)?.as_mut();
                 let entry = entry.filter(|entry| entry.link.id == link.id)?;
                 if let Session::Client(client) = &mut entry.session {
                     client.end_spent(subscription, &mut self.router);
                 }
-                None
-            }
-            Command::Flush(link) => {
-                self.router.dirty().push(link);
                 None
             }
             Command::Writable(token) => {
