@@ -5,9 +5,11 @@
 
 mod hub;
 mod input;
+pub mod internal;
 mod route;
 mod worker;
 
 pub use hub::{Hub, Outside};
+pub use internal::{Internal, InternalClient, InternalWorker, Outcome, Received};
 pub use route::RouteOpening;
 pub use worker::{Accepted, Progress, Settings, Worker};

@@ -7,6 +7,7 @@ mod control;
 mod files;
 pub mod http;
 pub mod identity;
+mod internal_thread;
 pub mod logging;
 mod process;
 mod routes;

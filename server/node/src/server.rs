@@ -1,11 +1,13 @@
 //! A running server: started with settings, stopped by its handle.
 //!
-//! Owns the threads: one per worker, and one for control (listeners, monitor, routes' dialling, timers).
+//! Owns the threads: one per worker, one for the internal clients, and one for control (listeners, monitor,
+//! routes' dialling, timers).
 
 use crate::access;
 use crate::control::{self, Order};
 use crate::files::{OwnFile, Ports};
 use crate::identity::{API_LEVEL, COMPATIBLE_VERSION};
+use crate::internal_thread;
 use crate::routes;
 use crate::shared::{BoundPorts, Shared};
 use crate::tls;
@@ -60,6 +62,7 @@ pub struct Server {
     orders: UnboundedSender<Order>,
     control: Option<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
+    internal: Option<JoinHandle<()>>,
     files: Vec<OwnFile>,
 }
 
@@ -99,7 +102,7 @@ impl Server {
         for account in &settings.accounts {
             broker.account(&account.name);
         }
-        let shared = Arc::new(Shared::new(broker, settings.clone()));
+        let shared = Arc::new(Shared::new(broker, settings.clone(), seed));
         *shared.client_tls.write() = match &settings.tls {
             Some(tls) => Some(tls::server_config(tls, tls.verify || tls.verify_and_map)?),
             None => None,
@@ -137,8 +140,9 @@ impl Server {
         if let Some(directory) = &settings.ports_file_dir {
             files.push(OwnFile::ports(directory, &urls(&shared))?);
         }
+        let internal = Some(internal_thread::spawn(shared.internal.clone(), shared.bell.clone())?);
         let (orders, control) = control::spawn(shared.clone(), listeners, edge)?;
-        Ok(Server { shared, orders, control: Some(control), workers, files })
+        Ok(Server { shared, orders, control: Some(control), workers, internal, files })
     }
 
     /// What monitoring sees.
@@ -216,6 +220,10 @@ impl Server {
             self.shared.broker.broadcast(|| Command::Other(Box::new(Stop)));
             for worker in self.workers.drain(..) {
                 let _ = worker.join();
+            }
+            self.shared.bell.stop();
+            if let Some(internal) = self.internal.take() {
+                let _ = internal.join();
             }
             self.files.clear();
         }

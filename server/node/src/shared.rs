@@ -1,6 +1,7 @@
 //! What the threads of one server share besides the broker: identity, settings, the INFO of the moment, counts.
 
 use crate::identity;
+use crate::internal_thread::{Bell, Ringer};
 use crate::snapshot;
 use crate::socket::Security;
 use crate::worker_thread::{Incoming, Inform, now_nanos};
@@ -10,7 +11,7 @@ use broker::{Broker, CloseReason, Link, LinkKind};
 use client::Question;
 use config::Settings;
 use config::tls::HandshakeFirst;
-use engine::Hub;
+use engine::{Hub, Internal};
 use monitor::RequestCounters;
 use monitor::source::ClosedConnection;
 use parking_lot::{Mutex, RwLock};
@@ -37,6 +38,10 @@ pub struct BoundPorts {
 pub struct Shared {
     /// The data path.
     pub broker: Arc<Broker>,
+    /// Clients inside the process.
+    pub internal: Arc<Internal>,
+    /// Wakes or ends the thread of the internal clients.
+    pub bell: Arc<Bell>,
     /// Id of this run.
     pub server_id: String,
     /// Name of the server.
@@ -88,12 +93,17 @@ pub struct Shared {
 
 impl Shared {
     /// State before the first connection.
-    pub fn new(broker: Arc<Broker>, settings: Arc<Settings>) -> Shared {
+    pub fn new(broker: Arc<Broker>, settings: Arc<Settings>, seed: u64) -> Shared {
         let server_id = identity::server_id();
+        let bell = Arc::new(Bell::default());
+        let inbox = format!("$SYS._INBOX.{server_id}");
+        let internal = Internal::new(broker.clone(), Box::new(Ringer(bell.clone())), inbox, seed);
         let server_name = settings.server_name.clone().unwrap_or_else(|| server_id.clone());
         let workers = broker.mailboxes().len();
         Shared {
             broker,
+            internal,
+            bell,
             server_id,
             server_name,
             start_nanos: now_nanos(),

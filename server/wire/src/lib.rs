@@ -7,5 +7,6 @@
 //! slice and says either "this operation, so many bytes", "more bytes are needed", or why the bytes are wrong.
 
 pub mod client;
+pub mod delivery;
 pub mod info;
 pub mod route;
