@@ -116,6 +116,10 @@ pub struct Identity {
     pub limits: ConnectionLimits,
     /// When it must go (`User Authentication Expired`), in nanoseconds since 1970.
     pub expires_unix_nanos: Option<u64>,
+    /// When its account's token expires (`Account Authentication Expired`), in nanoseconds since 1970.
+    pub account_expires_unix_nanos: Option<u64>,
+    /// Its permissions are the account's own, because its token has none: they change with the account's.
+    pub has_default_permissions: bool,
     /// More of users that came by JWT.
     pub token: Option<Box<UserToken>>,
     /// Key of the trusted proxy it came through.
@@ -283,6 +287,22 @@ impl Table {
         missing.sort();
         missing.dedup();
         missing
+    }
+
+    /// Operator mode: what [`Table::missing_accounts`] says, for the imports of one account.
+    pub fn missing_for(&self, account: &str) -> Vec<String> {
+        let Some((_, claims)) = self.claims.get(account) else { return Vec::new() };
+        let wanted = claims.nats.imports.iter().map(|import| &import.account);
+        let mut missing: Vec<String> =
+            wanted.filter(|account| !self.claims.contains_key(*account)).cloned().collect();
+        missing.sort();
+        missing.dedup();
+        missing
+    }
+
+    /// Whether accounts come by JWT.
+    pub fn is_operator_mode(&self) -> bool {
+        self.trust.is_some()
     }
 
     /// The token of an account, in operator mode.
@@ -499,6 +519,8 @@ impl Table {
             permissions,
             limits: ConnectionLimits::of(&account.limits),
             expires_unix_nanos: None,
+            account_expires_unix_nanos: None,
+            has_default_permissions: false,
             token: None,
             proxy_key: None,
         })

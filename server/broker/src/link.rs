@@ -7,6 +7,7 @@ use crate::mailbox::{Command, Mailbox};
 use crate::output::{HIGH_BYTES, LOW_BYTES, Output, STALL_NANOS_MAX};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Mutex, sequential};
 use accounts::{Permissions, Replies, Responses};
+use parking_lot::RwLock;
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering::*;
 use std::sync::{Arc, OnceLock};
@@ -243,7 +244,7 @@ pub struct Link {
     /// Monitoring facts.
     pub about: Mutex<About>,
     /// What its user may do, when a subscription of it covers more than that.
-    deny_filter: OnceLock<Arc<Permissions>>,
+    deny_filter: RwLock<Option<Arc<Permissions>>>,
     /// Reply subjects that its user may answer (`allow_responses`).
     replies: OnceLock<Mutex<Replies>>,
     flags: AtomicU8,
@@ -289,7 +290,7 @@ impl Link {
             rtt_nanos: AtomicU64::new(0),
             active_nanos: AtomicU64::new(parts.about.start_nanos),
             about: Mutex::new(parts.about),
-            deny_filter: OnceLock::new(),
+            deny_filter: RwLock::new(None),
             replies: OnceLock::new(),
             flags: AtomicU8::new(0),
             reason: AtomicU8::new(0),
@@ -301,13 +302,13 @@ impl Link {
 
     /// What deliveries to this link are held to, if anything.
     #[inline]
-    pub fn deny_filter(&self) -> Option<&Arc<Permissions>> {
-        self.deny_filter.get()
+    pub fn deny_filter(&self) -> Option<Arc<Permissions>> {
+        self.deny_filter.read().clone()
     }
 
-    /// From now on deliveries are held to `permissions`: a subscription covers more than they allow.
-    pub fn set_deny_filter(&self, permissions: &Arc<Permissions>) {
-        let _ = self.deny_filter.set(permissions.clone());
+    /// Messages for this link are checked against `permissions` from now on; `None`: they need not be.
+    pub fn set_deny_filter(&self, permissions: Option<&Arc<Permissions>>) {
+        *self.deny_filter.write() = permissions.cloned();
     }
 
     /// From now on the reply subjects of delivered messages are remembered.

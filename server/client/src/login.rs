@@ -53,8 +53,9 @@ impl Question {
         self.table.is_slow(&self.credentials())
     }
 
-    /// Works it out.
-    pub fn answer(self) -> Answer {
+    /// Works the verdict out. [`AuthError::AccountNeeded`] is one to be asked again when the account's token was
+    /// fetched.
+    pub fn verdict(&self) -> Result<Identity, AuthError> {
         let names = self.certificate.as_ref().and_then(|der| CertificateNames::from_der(der).ok());
         let peer = Peer {
             nonce: self.nonce.as_bytes(),
@@ -62,7 +63,26 @@ impl Question {
             certificate: names.as_ref(),
             address: self.link.about.lock().ip.parse().ok(),
         };
-        let identity = self.table.authenticate(&self.credentials(), &peer, self.now_nanos);
+        self.table.authenticate(&self.credentials(), &peer, self.now_nanos)
+    }
+
+    /// The answer that a verdict makes of it.
+    pub fn with_verdict(self, identity: Result<Identity, AuthError>) -> Answer {
         Answer { identity, connect: self.connect, link: self.link }
+    }
+
+    /// The answer, if a thread that moves messages may work it out and nobody else need be asked.
+    ///
+    /// # Errors
+    /// The question, to be left to the threads for logins.
+    #[allow(clippy::result_large_err)] // it is moved on, not handled
+    pub fn answer_now(self) -> Result<Answer, Question> {
+        if self.is_slow() {
+            return Err(self);
+        }
+        match self.verdict() {
+            Err(AuthError::AccountNeeded(_)) => Err(self),
+            identity => Ok(self.with_verdict(identity)),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::Policy;
 use crate::login::{Answer, Question};
-use accounts::{ConnectionLimits, Permissions, Subscribe};
+use accounts::{AuthError, ConnectionLimits, Identity, Permissions, Reason, Subscribe};
 use broker::link::{FLAG_ASYNC_INFO, FLAG_HEADERS, FLAG_NO_ECHO, FLAG_REPLIES};
 use broker::{Account, CloseReason, Link, LinkKind, Router, ScopeId, Verdict};
 use hashbrown::HashTable;
@@ -59,6 +59,8 @@ pub struct Client {
     connect_until_nanos: u64,
     /// When the user expires; 0 for never.
     expires_nanos: u64,
+    /// When the account expires; 0 for never.
+    account_expires_nanos: u64,
     /// What CONNECT said, kept to ask again when accounts change.
     credentials: Option<Box<Connect>>,
     pings_out: u32,
@@ -100,6 +102,7 @@ impl Client {
             limits: ConnectionLimits::default(),
             connect_until_nanos,
             expires_nanos: 0,
+            account_expires_nanos: 0,
             credentials: None,
             pings_out: 0,
             ping_sent_nanos: 0,
@@ -300,7 +303,7 @@ impl Client {
             Some(permissions) => match permissions.can_subscribe(subject, queue) {
                 Subscribe::Allowed => false,
                 Subscribe::AllowedWithDenyFilter => {
-                    self.link.set_deny_filter(permissions);
+                    self.link.set_deny_filter(Some(permissions));
                     false
                 }
                 Subscribe::Denied => true,
@@ -388,14 +391,14 @@ impl Client {
         if self.connected {
             return self.greet(connect, context);
         }
-        let question = self.question(connect, context);
-        if question.is_slow() {
-            self.waiting = true;
-            context.questions.push(question);
-            return Ok(());
+        match self.question(connect, context).answer_now() {
+            Ok(answer) => self.admit(answer, context),
+            Err(question) => {
+                self.waiting = true;
+                context.questions.push(question);
+                Ok(())
+            }
         }
-        let answer = question.answer();
-        self.admit(answer, context)
     }
 
     /// Whether the answer to CONNECT is being worked out elsewhere: nothing is handled until
@@ -429,17 +432,9 @@ impl Client {
         self.account.connections.fetch_sub(1, Relaxed);
         account.connections.fetch_add(1, Relaxed);
         self.account = account;
-        self.scope = context.router.scope(&self.account, LinkKind::Client, identity.permissions.as_ref());
-        if let Some(responses) = identity.permissions.as_ref().and_then(|permissions| permissions.responses())
-        {
-            self.link.track_replies(responses);
-        }
-        (self.permissions, self.limits) = (identity.permissions, identity.limits);
-        (self.connect_until_nanos, self.expires_nanos) = (0, identity.expires_unix_nanos.unwrap_or(0));
-        {
-            let mut about = self.link.about.lock();
-            (about.user, about.account) = (identity.user, self.account.name.to_string());
-        }
+        self.connect_until_nanos = 0;
+        self.take_identity(identity, context);
+        self.link.about.lock().account = self.account.name.to_string();
         self.greet(connect, context)
     }
 
@@ -498,27 +493,73 @@ impl Client {
             context.questions.push(question);
             return Ok(());
         }
-        self.recheck(&question.answer(), context)
+        let verdict = question.verdict();
+        self.recheck(question.with_verdict(verdict), context)
     }
 
-    /// Whoever would not be let in now, or not as the same, has to come again.
+    /// Whoever would not be let in now has to go, and whoever would be let in elsewhere to come again. What the
+    /// client may do, and its limits, are those of the answer from now on.
     ///
     /// # Errors
     /// [`Failure`]: the connection ends.
-    pub fn recheck(&mut self, answer: &Answer, context: &mut Context<'_>) -> Result<(), Failure> {
-        let same = answer.identity.as_ref().is_ok_and(|identity| {
-            *identity.account_name == *self.account.name
-                && match (&identity.permissions, &self.permissions) {
-                    (None, None) => true,
-                    (Some(new), Some(old)) => new.source() == old.source(),
-                    _ => false,
-                }
-        });
-        if same {
-            return Ok(());
+    pub fn recheck(&mut self, answer: Answer, context: &mut Context<'_>) -> Result<(), Failure> {
+        let identity = match answer.identity {
+            Ok(identity) if *identity.account_name == *self.account.name => identity,
+            Ok(_) => return Err(refused(context.reply, &AuthError::Refused(Reason::Unknown))),
+            Err(reason) => return Err(refused(context.reply, &reason)),
+        };
+        let source =
+            |permissions: &Option<Arc<Permissions>>| permissions.as_ref().map(|p| p.source().clone());
+        let changed = source(&identity.permissions) != source(&self.permissions);
+        self.take_identity(identity, context);
+        if changed {
+            self.end_forbidden(context);
         }
-        error(context.reply, "Authorization Violation");
-        Err(Failure(CloseReason::AuthenticationViolation))
+        Ok(())
+    }
+
+    /// What the client may do and for how long.
+    fn take_identity(&mut self, identity: Identity, context: &mut Context<'_>) {
+        self.scope = context.router.scope(&self.account, LinkKind::Client, identity.permissions.as_ref());
+        if let Some(responses) = identity.permissions.as_ref().and_then(|permissions| permissions.responses())
+        {
+            self.link.track_replies(responses);
+        }
+        (self.permissions, self.limits) = (identity.permissions, identity.limits);
+        self.expires_nanos = identity.expires_unix_nanos.unwrap_or(0);
+        self.account_expires_nanos = identity.account_expires_unix_nanos.unwrap_or(0);
+        self.link.about.lock().user = identity.user;
+    }
+
+    /// Ends the subscriptions that the permissions of now forbid, and says so.
+    fn end_forbidden(&mut self, context: &mut Context<'_>) {
+        self.link.set_deny_filter(None);
+        // plans hold what links may read
+        self.account.expire_plans();
+        let Some(permissions) = self.permissions.clone() else { return };
+        let numbers: Vec<u32> = self.subscriptions.iter().copied().collect();
+        for number in numbers {
+            let (mut subject, mut sid, mut queue) = (Vec::new(), Vec::new(), None);
+            self.account.read(|interest| {
+                let subscription = interest.get(number);
+                interest.text(subscription.filter, &mut subject);
+                sid.extend_from_slice(interest.sid(number));
+                if subscription.queue != broker::interest::NONE {
+                    queue = Some(interest.queue_name(subscription.queue).to_vec());
+                }
+            });
+            match permissions.can_subscribe(&subject, queue.as_deref()) {
+                Subscribe::Allowed => {}
+                Subscribe::AllowedWithDenyFilter => self.link.set_deny_filter(Some(&permissions)),
+                Subscribe::Denied => {
+                    let (subject, sid) = (String::from_utf8_lossy(&subject), String::from_utf8_lossy(&sid));
+                    let text =
+                        format!("Permissions Violation for Subscription to \"{subject}\" (sid \"{sid}\")");
+                    error(context.reply, &text);
+                    self.end(number, context.router);
+                }
+            }
+        }
     }
 
     fn ok(&self, context: &mut Context<'_>) {
@@ -547,6 +588,9 @@ impl Client {
         if self.expires_nanos > 0 && context.now_nanos > self.expires_nanos {
             error(context.reply, "User Authentication Expired");
             return Err(Failure(CloseReason::AuthenticationExpired));
+        }
+        if self.account_expires_nanos > 0 && context.now_nanos > self.account_expires_nanos {
+            return Err(refused(context.reply, &AuthError::Refused(Reason::AccountExpired)));
         }
         if context.now_nanos < self.next_ping_nanos || self.connect_until_nanos > 0 {
             return Ok(());
@@ -607,6 +651,19 @@ fn is_queue_name(name: &[u8]) -> bool {
 fn is_reserved_reply(reply: &[u8]) -> bool {
     matches!(reply.first(), Some(b'_' | b'$'))
         && [&b"_R_."[..], b"$JS.ACK.", b"_GR_.", b"$GR."].iter().any(|prefix| reply.starts_with(prefix))
+}
+
+/// Tells a client that was let in why it must go.
+fn refused(reply: &mut Vec<u8>, reason: &AuthError) -> Failure {
+    let (text, closing) = match reason {
+        AuthError::Refused(Reason::Revoked) => ("User Authentication Revoked", CloseReason::Revocation),
+        AuthError::Refused(Reason::AccountExpired) | AuthError::AccountNeeded(_) => {
+            ("Account Authentication Expired", CloseReason::AuthenticationExpired)
+        }
+        AuthError::Refused(_) => ("Authorization Violation", CloseReason::AuthenticationViolation),
+    };
+    error(reply, text);
+    Failure(closing)
 }
 
 /// Appends `-ERR 'text'`.

@@ -12,4 +12,4 @@ mod worker;
 pub use hub::{Hub, Outside};
 pub use internal::{Internal, InternalClient, InternalWorker, Outcome, Received};
 pub use route::RouteOpening;
-pub use worker::{Accepted, Progress, Settings, Worker};
+pub use worker::{Accepted, Progress, Recheck, Settings, Worker};

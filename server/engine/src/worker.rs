@@ -18,6 +18,17 @@ pub struct Settings {
     pub client: Policy,
 }
 
+/// Which clients are asked again who they are when the configuration changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recheck {
+    /// All.
+    All,
+    /// Those of these accounts: their tokens changed.
+    Accounts(Vec<String>),
+    /// Nobody: accounts came, and none changed.
+    Nobody,
+}
+
 /// A connection that the driver accepted or opened.
 pub struct Accepted {
     /// Kind of peer.
@@ -279,7 +290,7 @@ impl Worker {
         let asked_at_login = client.is_waiting();
         let result = match asked_at_login {
             true => client.admit(answer, &mut context),
-            false => client.recheck(&answer, &mut context),
+            false => client.recheck(answer, &mut context),
         };
         self.router.deliver_protocol(&link, &self.reply);
         self.reply.clear();
@@ -449,12 +460,25 @@ impl Worker {
     /// The configuration changed.
     ///
     /// Clients that would not be let in any more are closed: their slots are returned.
-    pub fn reconfigure(&mut self, settings: Arc<Settings>, now_nanos: u64) -> Vec<(u32, CloseReason)> {
+    pub fn reconfigure(
+        &mut self,
+        settings: Arc<Settings>,
+        recheck: &Recheck,
+        now_nanos: u64,
+    ) -> Vec<(u32, CloseReason)> {
         self.settings = settings;
         let mut closed = Vec::new();
         for token in 0..self.entries.len() as u32 {
             let Some(Some(entry)) = self.entries.get_mut(token as usize) else { continue };
             let Session::Client(client) = &mut entry.session else { continue };
+            let concerned = match recheck {
+                Recheck::All => true,
+                Recheck::Accounts(names) => names.iter().any(|name| **name == *client.account().name),
+                Recheck::Nobody => false,
+            };
+            if !concerned {
+                continue;
+            }
             let mut context = Context {
                 router: &mut self.router,
                 policy: &self.settings.client,
@@ -463,10 +487,12 @@ impl Worker {
                 now_nanos,
                 reply: &mut self.reply,
             };
-            if let Err(Failure(reason)) = client.reauthenticate(&mut context) {
-                let link = entry.link.clone();
-                self.router.deliver_protocol(&link, &self.reply);
-                self.reply.clear();
+            let result = client.reauthenticate(&mut context);
+            let link = entry.link.clone();
+            self.router.deliver_protocol(&link, &self.reply);
+            self.reply.clear();
+            if let Err(Failure(reason)) = result {
+                self.router.flush_link(&link);
                 self.close(token, reason);
                 closed.push((token, reason));
             }

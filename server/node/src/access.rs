@@ -2,14 +2,16 @@
 //!
 //! Owns the translation and the list of what is read but not built yet: that is refused by name, never ignored.
 
+use crate::resolver::{Resolver, with_tokens};
 use accounts::{
     AccountLimits, AccountSource, AccountsSource, AuthorizationSource, DestinationSource, Login,
-    MappingSource, PermissionsSource, ResponsesSource, SubjectsSource, Table, UserSource,
+    MappingSource, OperatorsSource, PermissionsSource, ResponsesSource, SubjectsSource, Table, UserSource,
 };
 use config::Settings;
 use config::accounts::{Account, Mapping};
 use config::auth::{Credential, User};
 use config::permissions::{Permissions, SubjectPermission};
+use std::sync::Arc;
 
 /// Why nobody could be let in.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +19,14 @@ pub enum Error {
     /// The accounts contradict each other.
     #[error("{0}")]
     Accounts(#[from] accounts::Error),
+    /// An operator's token cannot be read.
+    #[error("operator {file:?}: {error}; name the file of an operator's JWT, or put the JWT itself")]
+    Operator {
+        /// As written.
+        file: String,
+        /// The system's reason.
+        error: std::io::Error,
+    },
     /// Something that nats-server has and this server does not have yet.
     #[error("{what} is not supported yet: take it out of the configuration to start this server")]
     NotYet {
@@ -29,17 +39,60 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`]
-pub fn table(settings: &Settings, now_nanos: u64) -> Result<Table, Error> {
+pub fn table(
+    settings: &Settings,
+    previous: Option<&Table>,
+    resolver: Option<&Resolver>,
+    now_nanos: u64,
+) -> Result<Table, Error> {
     refuse_unbuilt(settings)?;
-    Ok(Table::new(source(settings), now_nanos)?)
+    let mut source = source(settings);
+    source.operators = operators(settings)?;
+    let table = match previous {
+        Some(previous) => previous.with_source(source, now_nanos)?,
+        None => Table::new(source, now_nanos)?,
+    };
+    for note in table.notes() {
+        tracing::warn!("{note}");
+    }
+    // The system account is there from the start, others when somebody logs in. What was in the table keeps the
+    // token that it has, unless the resolver has another.
+    let system = table.system_account().and_then(|id| table.account(id)).map(|account| &account.name);
+    let present =
+        table.accounts().iter().filter(|account| account.claims().is_some() || Some(&account.name) == system);
+    let stored = present.filter_map(|account| Some((account, resolver?.stored(&account.name)?)));
+    let newer = stored.filter(|(account, text)| table.account_token(&account.name) != Some(&**text));
+    let newer: Vec<Arc<str>> = newer.map(|(_, text)| text).collect();
+    Ok(with_tokens(&table, &newer).unwrap_or(table))
+}
+
+/// Whom to trust. Operators are read from their files.
+fn operators(settings: &Settings) -> Result<OperatorsSource, Error> {
+    let trust = &settings.trust;
+    let operators: Result<Vec<String>, Error> = trust.operators.iter().map(|text| operator(text)).collect();
+    Ok(OperatorsSource {
+        operators: operators?,
+        trusted_keys: trust.trusted_keys.clone(),
+        accounts: Vec::new(),
+        pinned_accounts: trust.resolver_pinned_accounts.iter().cloned().collect(),
+        default_sentinel: trust.default_sentinel.clone(),
+    })
+}
+
+/// An operator's token: the text itself, or the file that holds it, plain or between dashed lines.
+fn operator(written: &str) -> Result<String, Error> {
+    const START: &str = "-----BEGIN NATS OPERATOR JWT-----";
+    let text = match std::fs::read_to_string(written) {
+        Ok(text) => text,
+        Err(_) if written.starts_with("eyJ") => return Ok(written.into()),
+        Err(error) => return Err(Error::Operator { file: written.into(), error }),
+    };
+    let inside = text.split(START).nth(1).and_then(|rest| rest.split("-----").next()).unwrap_or(&text);
+    Ok(inside.trim().into())
 }
 
 fn refuse_unbuilt(settings: &Settings) -> Result<(), Error> {
     let not_yet = |what: String| Err(Error::NotYet { what });
-    let trust = &settings.trust;
-    if !trust.operators.is_empty() || !trust.trusted_keys.is_empty() || trust.resolver.is_some() {
-        return not_yet("operator mode (operator, trusted_keys, resolver)".into());
-    }
     if settings.authorization.auth_callout.is_some() {
         return not_yet("authorization.auth_callout".into());
     }
@@ -105,6 +158,11 @@ fn source(settings: &Settings) -> AccountsSource {
         mappings: settings.mappings.iter().map(mapping).collect(),
         system_account: settings.system_account.clone(),
         no_system_account: settings.no_system_account,
+        // as Go's local time, for tokens that bound times without naming a zone
+        time_zone: std::env::var("TZ")
+            .ok()
+            .map(|zone| zone.trim_start_matches(':').to_owned())
+            .filter(|zone| zone.contains('/')),
         ..AccountsSource::default()
     }
 }

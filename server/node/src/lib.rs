@@ -10,6 +10,7 @@ pub mod identity;
 mod internal_thread;
 pub mod logging;
 mod process;
+mod resolver;
 mod routes;
 mod server;
 mod shared;

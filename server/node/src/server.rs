@@ -8,16 +8,17 @@ use crate::control::{self, Order};
 use crate::files::{OwnFile, Ports};
 use crate::identity::{API_LEVEL, COMPATIBLE_VERSION};
 use crate::internal_thread;
+use crate::resolver::{self, Resolver};
 use crate::routes;
 use crate::shared::{BoundPorts, Shared};
 use crate::tls;
-use crate::worker_thread::{Reconfigure, Stop, WorkerThread, now_nanos, prepare};
+use crate::worker_thread::{Stop, WorkerThread, now_nanos, prepare};
 use broker::Broker;
 use broker::mailbox::Command;
 use client::Policy;
 use config::Settings;
 use config::address::Port;
-use engine::Worker;
+use engine::{Recheck, Worker};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -54,6 +55,9 @@ pub enum StartError {
     /// The accounts cannot be built, or use what is not there yet.
     #[error("{0}")]
     Access(#[from] access::Error),
+    /// Account tokens cannot be had.
+    #[error("{0}")]
+    Resolver(#[from] resolver::Error),
 }
 
 /// A running server.
@@ -80,7 +84,9 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub fn start(settings: Settings) -> Result<Server, StartError> {
-        let table = Arc::new(access::table(&settings, now_nanos())?);
+        let resolver = Resolver::open(&settings)?;
+        let table = access::table(&settings, None, resolver.as_ref(), now_nanos())?;
+        let table = Arc::new(table);
         let settings = Arc::new(settings);
         let count = settings.starling.worker_threads.map(usize::from);
         let count = count.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -96,8 +102,8 @@ impl Server {
         let broker = Broker::new(mailboxes, seed);
         broker.pending_bytes_max.store(settings.limits.max_pending as usize, Relaxed);
         broker.account(broker::registry::GLOBAL_ACCOUNT);
-        if let Some(name) = settings.system_account_name() {
-            broker.account(name);
+        if let Some(account) = table.system_account().and_then(|id| table.account(id)) {
+            broker.account(&account.name);
         }
         for account in &settings.accounts {
             broker.account(&account.name);
@@ -108,6 +114,10 @@ impl Server {
             None => None,
         };
         *shared.table.write() = table.clone();
+        if let Some(resolver) = resolver {
+            let _ = shared.resolver.set(resolver);
+        }
+        resolver::spawn(&shared)?;
         shared.set_ports(ports_of(&listeners));
         set_info(&shared, &settings);
         let edge = match listeners.cluster {
@@ -172,7 +182,9 @@ impl Server {
     /// # Errors
     /// A certificate cannot be read or the accounts cannot be built: nothing changed.
     pub fn reload(&self, settings: Settings) -> Result<(), StartError> {
-        let table = Arc::new(access::table(&settings, now_nanos())?);
+        let resolver = Resolver::open(&settings)?;
+        let previous = self.shared.table.read().clone();
+        let table = access::table(&settings, Some(&previous), resolver.as_ref(), now_nanos())?;
         let tls = match &settings.tls {
             Some(tls) => Some(tls::server_config(tls, tls.verify || tls.verify_and_map)?),
             None => None,
@@ -184,10 +196,11 @@ impl Server {
         for account in &settings.accounts {
             self.shared.broker.account(&account.name);
         }
-        *self.shared.table.write() = table.clone();
-        let for_workers = Arc::new(engine_settings(&settings, &table));
+        if let (Some(resolver), Some(current)) = (resolver, self.shared.resolver.get()) {
+            current.reopen(resolver);
+        }
         self.shared.set_settings(settings.clone());
-        self.shared.broker.broadcast(|| Command::Other(Box::new(Reconfigure(for_workers.clone()))));
+        self.shared.change_table(|_| Some((table, Recheck::All)));
         set_info(&self.shared, &settings);
         let _ = self.orders.send(Order::Reconfigured);
         Ok(())
@@ -341,8 +354,9 @@ fn urls(shared: &Shared) -> Ports {
 }
 
 /// What the workers need of the settings.
-fn engine_settings(settings: &Settings, table: &Arc<accounts::Table>) -> engine::Settings {
+pub(crate) fn engine_settings(settings: &Settings, table: &Arc<accounts::Table>) -> engine::Settings {
     let limits = &settings.limits;
+    let system = table.system_account().and_then(|id| table.account(id));
     engine::Settings {
         client: Policy {
             limits: wire::client::Limits {
@@ -356,7 +370,7 @@ fn engine_settings(settings: &Settings, table: &Arc<accounts::Table>) -> engine:
             pings_out_max: settings.ping_max,
             auth_timeout_nanos: settings.auth_timeout().as_nanos() as u64,
             table: table.clone(),
-            system_account: settings.system_account_name().unwrap_or_default().into(),
+            system_account: system.map_or_else(String::new, |account| account.name.to_string()),
             write_deadline_nanos: settings.write_deadline.as_nanos() as u64,
         },
     }

@@ -2,16 +2,17 @@
 
 use crate::identity;
 use crate::internal_thread::{Bell, Ringer};
+use crate::resolver::{Logins, Resolver};
+use crate::server::engine_settings;
 use crate::snapshot;
 use crate::socket::Security;
-use crate::worker_thread::{Incoming, Inform, now_nanos};
+use crate::worker_thread::{Incoming, Inform, Reconfigure, now_nanos};
 use broker::link::About;
 use broker::mailbox::Command;
 use broker::{Broker, CloseReason, Link, LinkKind};
-use client::Question;
 use config::Settings;
 use config::tls::HandshakeFirst;
-use engine::{Hub, Internal};
+use engine::{Hub, Internal, Recheck};
 use monitor::RequestCounters;
 use monitor::source::ClosedConnection;
 use parking_lot::{Mutex, RwLock};
@@ -84,7 +85,9 @@ pub struct Shared {
     pub requests: RequestCounters,
     lame_duck: AtomicBool,
     /// Where questions go that take long.
-    login: std::sync::mpsc::Sender<Question>,
+    pub logins: Logins,
+    /// Where account tokens come from, in operator mode.
+    pub resolver: OnceLock<Resolver>,
     /// All listeners are open.
     pub is_ready: AtomicBool,
     /// Notified when the control thread ends.
@@ -128,7 +131,8 @@ impl Shared {
             closed: Mutex::default(),
             requests: RequestCounters::default(),
             lame_duck: AtomicBool::new(false),
-            login: login_thread(),
+            logins: Logins::new(),
+            resolver: OnceLock::new(),
             is_ready: AtomicBool::new(false),
             stopped: Arc::default(),
         }
@@ -337,33 +341,19 @@ impl Shared {
         tls.as_ref().map_or(2_000_000_000, |tls| tls.timeout.as_nanos() as u64)
     }
 
-    /// Has a question answered in the thread for logins, one after another; the answer goes to the worker that
-    /// owns the connection.
-    pub fn ask(&self, question: Question) {
-        // the thread ends with the server only
-        let _ = self.login.send(question);
+    /// Puts another table in force, made from the one that is, and has the clients concerned checked again. `change`
+    /// returns `None` to leave things as they are.
+    pub fn change_table(&self, change: impl FnOnce(&accounts::Table) -> Option<(accounts::Table, Recheck)>) {
+        let mut table = self.table.write();
+        let Some((changed, recheck)) = change(&table) else { return };
+        *table = Arc::new(changed);
+        let settings = Arc::new(engine_settings(&self.settings(), &table));
+        // under the lock: workers must hear of two tables in their order
+        self.broker.broadcast(|| Command::Other(Box::new(Reconfigure(settings.clone(), recheck.clone()))));
     }
 
     /// Looks at the connections that ended, oldest first.
     pub fn with_closed<R>(&self, look: impl FnOnce(&VecDeque<ClosedConnection>) -> R) -> R {
         look(&self.closed.lock())
     }
-}
-
-/// The thread that checks password hashes: one, so that logins cannot take every core from the workers.
-fn login_thread() -> std::sync::mpsc::Sender<Question> {
-    let (sender, questions) = std::sync::mpsc::channel::<Question>();
-    let spawned = std::thread::Builder::new().name("login".into()).spawn(move || {
-        for question in questions {
-            let owner = question.link.owner.clone();
-            // whoever hung up meanwhile needs no answer
-            if question.link.close_reason().is_none() {
-                owner.post(Command::Other(Box::new(question.answer())));
-            }
-        }
-    });
-    if let Err(error) = spawned {
-        tracing::error!("cannot start the thread for logins, hashed passwords will not be checked: {error}");
-    }
-    sender
 }

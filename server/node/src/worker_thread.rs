@@ -9,7 +9,7 @@ use broker::link::About;
 use broker::mailbox::Command;
 use broker::{CloseReason, Link, LinkKind, Mailbox, Wake};
 use client::Answer;
-use engine::{Accepted, Progress, RouteOpening, Settings, Worker};
+use engine::{Accepted, Progress, Recheck, RouteOpening, Settings, Worker};
 use mio::{Events, Poll, Token, Waker};
 use std::any::Any;
 use std::io;
@@ -49,7 +49,7 @@ pub struct Incoming {
 pub struct Inform(pub Arc<Info>);
 
 /// The configuration changed.
-pub struct Reconfigure(pub Arc<Settings>);
+pub struct Reconfigure(pub Arc<Settings>, pub Recheck);
 
 /// Clients are to be closed, up to so many: lame duck mode and shutdown.
 pub struct CloseClients(pub usize, pub CloseReason);
@@ -171,7 +171,7 @@ impl WorkerThread {
             self.serve(now);
             self.tick(now);
             for question in self.worker.questions().drain(..) {
-                self.shared.ask(question);
+                self.shared.logins.ask(question);
             }
             self.worker.flush(self.ready.is_empty());
         }
@@ -294,8 +294,8 @@ impl WorkerThread {
         };
         if let Some(Inform(info)) = what.downcast_ref() {
             self.worker.inform(info.clone());
-        } else if let Some(Reconfigure(settings)) = what.downcast_ref() {
-            for (token, reason) in self.worker.reconfigure(settings.clone(), now_nanos()) {
+        } else if let Some(Reconfigure(settings, recheck)) = what.downcast_ref() {
+            for (token, reason) in self.worker.reconfigure(settings.clone(), recheck, now_nanos()) {
                 self.apply(token, Progress::Closed(reason));
             }
         } else if let Some(CloseClients(count, reason)) = what.downcast_ref() {

@@ -181,15 +181,18 @@ fn identity(
     credentials: &Credentials<'_>,
     times_end: Option<u64>,
 ) -> Result<Identity, Reason> {
-    let permissions = match permissions(&template.permissions) {
+    let own = permissions(&template.permissions);
+    let has_default_permissions = own.is_none();
+    let permissions = match own {
         Some(source) => {
             let compiled = Permissions::new(&source, &claims.subject);
             Some(Arc::new(compiled.map_err(|error| Reason::Jwt(error.to_string()))?))
         }
         None => account.default_permissions().cloned(),
     };
-    let expires =
-        u64::try_from(claims.expires).ok().filter(|seconds| *seconds > 0).map(|seconds| seconds * NANOS);
+    let nanos =
+        |seconds: i64| u64::try_from(seconds).ok().filter(|s| *s > 0).map(|s| s.saturating_mul(NANOS));
+    let expires = nanos(claims.expires);
     let limits = AccountLimits {
         subscriptions_max: bound(template.subs),
         payload_bytes_max: bound(template.payload),
@@ -202,6 +205,8 @@ fn identity(
         permissions,
         limits: ConnectionLimits::of(&limits).within(&account.limits),
         expires_unix_nanos: [expires, times_end].into_iter().flatten().min(),
+        account_expires_unix_nanos: account.expires_seconds().and_then(nanos),
+        has_default_permissions,
         token: Some(Box::new(UserToken {
             jwt: text.into(),
             public_key: claims.subject,

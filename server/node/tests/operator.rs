@@ -1,0 +1,137 @@
+//! Operator mode as its users see it: who gets in by JWT, who does not, and what happens to those who are in when
+//! the account changes.
+
+mod support;
+
+use nkeys::KeyPair;
+use serde_json::json;
+use std::time::Duration;
+use support::{Peer, World, eventually, now_seconds, settings, sign_text, start, user_token};
+
+const VIOLATION: &str = "-ERR 'Authorization Violation'\r\n";
+
+#[test]
+fn a_user_with_a_token_and_the_key_to_it_is_let_in_to_its_account() {
+    let world = World::default();
+    let server = start(&world.config("MEMORY", &[(&world.account, &world.account_token(json!({})))]));
+    let jwt = world.user_token(json!({"pub": {"allow": ["out.>"]}}), json!({}));
+    let mut peer = Peer::new(&server);
+    assert!(!peer.nonce.is_empty());
+    peer.login(&jwt, &world.user);
+    assert_eq!(peer.until("PONG\r\n"), "PONG\r\n");
+    peer.send("SUB > 1\r\nPUB out.a 1\r\nx\r\nPUB other 1\r\nx\r\n");
+    assert_eq!(
+        peer.sync(),
+        "MSG out.a 1 1\r\nx\r\n-ERR 'Permissions Violation for Publish to \"other\"'\r\nPONG\r\n"
+    );
+    let account = server.monitor().account(&world.account.public_key()).unwrap();
+    assert_eq!(account.client_connections, 1);
+}
+
+#[test]
+fn forged_expired_revoked_and_replayed_logins_are_refused() {
+    let world = World::default();
+    let revoked = KeyPair::new_user();
+    let nats = json!({"revocations": {revoked.public_key(): now_seconds()}});
+    let server = start(&world.config("MEMORY", &[(&world.account, &world.account_token(nats))]));
+    let refused = |what: &str, jwt: &str, key: &KeyPair| {
+        let mut peer = Peer::new(&server);
+        peer.login(jwt, key);
+        assert_eq!(peer.until_closed(), VIOLATION, "{what}");
+    };
+    let good = world.user_token(json!({}), json!({}));
+    refused("somebody else's key", &good, &KeyPair::new_user());
+    refused(
+        "no account that we know",
+        &user_token(&KeyPair::new_account(), &world.user, json!({}), json!({})),
+        &world.user,
+    );
+    let forged = {
+        let other = world.user_token(json!({"pub": {"allow": ["a"]}}), json!({}));
+        let (payload, signature) = (good.split('.').nth(1).unwrap(), other.split('.').nth(2).unwrap());
+        format!("{}.{payload}.{signature}", good.split('.').next().unwrap())
+    };
+    refused("another token's signature", &forged, &world.user);
+    refused("expired", &world.user_token(json!({}), json!({"exp": now_seconds() - 10})), &world.user);
+    refused("revoked", &user_token(&world.account, &revoked, json!({}), json!({})), &revoked);
+    refused("from elsewhere", &world.user_token(json!({"src": ["10.0.0.0/8"]}), json!({})), &world.user);
+    refused("nothing", "", &world.user);
+    // a signature over another connection's nonce
+    let (first, mut second) = (Peer::new(&server), Peer::new(&server));
+    second.connect(json!({"jwt": good, "sig": sign_text(&world.user, &first.nonce)}));
+    assert_eq!(second.until_closed(), VIOLATION);
+    // a bearer needs no signature
+    let mut bearer = Peer::new(&server);
+    bearer.connect(json!({"jwt": world.user_token(json!({"bearer_token": true}), json!({}))}));
+    bearer.until("PONG\r\n");
+}
+
+#[test]
+fn users_and_accounts_that_expire_are_sent_away() {
+    let world = World::default();
+    let account = world.account_token_of(&world.account, json!({}), json!({"exp": now_seconds() + 3}));
+    let server = start(&world.config("MEMORY", &[(&world.account, &account)]));
+    let mut long = Peer::new(&server);
+    long.login(&world.user_token(json!({}), json!({})), &world.user);
+    long.until("PONG\r\n");
+    let mut short = Peer::new(&server);
+    short.login(&world.user_token(json!({}), json!({"exp": now_seconds() + 1})), &world.user);
+    short.until("PONG\r\n");
+    assert_eq!(short.until_closed(), "-ERR 'User Authentication Expired'\r\n");
+    assert!(long.until_closed().ends_with("-ERR 'Account Authentication Expired'\r\n"));
+    let mut late = Peer::new(&server);
+    late.login(&world.user_token(json!({}), json!({})), &world.user);
+    assert_eq!(late.until_closed(), VIOLATION);
+}
+
+#[test]
+fn a_reload_with_another_account_token_reaches_clients_that_are_in() {
+    let world = World::default();
+    let config = |nats| world.config("MEMORY", &[(&world.account, &world.account_token(nats))]);
+    let server = start(&config(json!({})));
+    let revoked = KeyPair::new_user();
+    let enter = |jwt: &str, key: &KeyPair| {
+        let mut peer = Peer::new(&server);
+        peer.login(jwt, key);
+        peer.until("PONG\r\n");
+        peer
+    };
+    let mut going = enter(&user_token(&world.account, &revoked, json!({}), json!({})), &revoked);
+    let mut staying = enter(&world.user_token(json!({}), json!({})), &world.user);
+    staying.send("SUB a 1\r\nSUB b 2\r\n");
+    staying.sync();
+    let nats = json!({
+        "revocations": {revoked.public_key(): now_seconds() + 1},
+        "default_permissions": {"sub": {"allow": ["a"]}}
+    });
+    server.reload(settings(&config(nats))).unwrap();
+    assert_eq!(going.until_closed(), "-ERR 'User Authentication Revoked'\r\n");
+    let told = staying.until("'\r\n");
+    assert_eq!(told, "-ERR 'Permissions Violation for Subscription to \"b\" (sid \"2\")'\r\n");
+    staying.send("PUB b 1\r\nx\r\nPUB a 1\r\ny\r\n");
+    assert_eq!(staying.sync(), "MSG a 1 1\r\ny\r\nPONG\r\n");
+}
+
+#[test]
+fn an_account_bounds_its_connections_and_a_sentinel_lets_those_in_who_bring_nothing() {
+    let world = World::default();
+    let limits = json!({"limits": {
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": 1, "leaf": -1
+    }});
+    let sentinel = world.user_token(json!({"bearer_token": true}), json!({}));
+    let config = world.config("MEMORY", &[(&world.account, &world.account_token(limits))]);
+    let server = start(&format!("{config}default_sentinel: {sentinel}\n"));
+    let mut first = Peer::new(&server);
+    first.connect(json!({}));
+    first.until("PONG\r\n");
+    let mut second = Peer::new(&server);
+    second.connect(json!({}));
+    assert_eq!(second.until_closed(), "-ERR 'maximum account active connections exceeded'\r\n");
+    drop(first);
+    eventually("the place of a client that left is free", || {
+        std::thread::sleep(Duration::from_millis(50));
+        let mut next = Peer::new(&server);
+        next.connect(json!({}));
+        next.until("\r\n") == "PONG\r\n"
+    });
+}
