@@ -4,6 +4,7 @@
 
 use crate::interest::{Interest, NONE, Progress};
 use crate::link::{Link, LinkKind, may_forward};
+use crate::render::Sid;
 use std::sync::Arc;
 
 const SID_INLINE: usize = 15;
@@ -22,10 +23,10 @@ pub(crate) struct Target {
 impl Target {
     /// The sid and the space behind it.
     #[inline]
-    pub fn sid(&self) -> &[u8] {
+    pub fn sid(&self) -> Sid<'_> {
         match &self.long_sid {
-            None => &self.sid[..self.sid_len as usize],
-            Some(sid) => sid,
+            None => Sid::Short(&self.sid, self.sid_len as usize),
+            Some(sid) => Sid::Long(sid),
         }
     }
 }

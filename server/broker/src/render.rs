@@ -9,8 +9,10 @@ use wire::client::Publish;
 /// Readable bytes that must lie behind the data in a read buffer: small pieces are copied in whole blocks.
 pub const READ_PADDING: usize = 64;
 
-const BLOCK: usize = 16;
-const BLOCKWISE_MAX: usize = 128;
+const BLOCK: usize = 32;
+const BLOCKWISE_MAX: usize = 256;
+/// A sid of up to 15 bytes and its blank, with the room behind them.
+const SID: usize = 16;
 
 /// The buffer that one worker renders into.
 pub(crate) struct Scratch {
@@ -21,6 +23,8 @@ pub(crate) struct Scratch {
     pub total: usize,
     /// Headers and payloads alone.
     pub message_bytes: u64,
+    /// Nothing but short messages was rendered: another sid of the same length can be put in their place.
+    is_patchable: bool,
 }
 
 impl Scratch {
@@ -32,6 +36,7 @@ impl Scratch {
             segments: Vec::new(),
             total: 0,
             message_bytes: 0,
+            is_patchable: true,
         }
     }
 
@@ -42,6 +47,7 @@ impl Scratch {
     pub fn begin(&mut self) {
         (self.at, self.segment_start, self.total, self.message_bytes) = (0, 0, 0, 0);
         self.segments.clear();
+        self.is_patchable = true;
     }
 
     pub fn end(&mut self) {
@@ -66,23 +72,19 @@ impl Scratch {
     #[inline]
     fn reserve(&mut self, more: usize) {
         if self.at + more + READ_PADDING > self.buffer.len() {
-            self.buffer.resize((self.at + more + READ_PADDING).next_power_of_two(), 0);
+            self.grow(more);
         }
+    }
+
+    #[cold]
+    fn grow(&mut self, more: usize) {
+        self.buffer.resize((self.at + more + READ_PADDING).next_power_of_two(), 0);
     }
 
     /// Room must be reserved; `from` must have a block of readable bytes behind the piece.
     #[inline]
     fn piece(&mut self, from: &[u8], start: usize, len: usize) {
-        if len > BLOCKWISE_MAX {
-            self.buffer[self.at..self.at + len].copy_from_slice(&from[start..start + len]);
-        } else {
-            let mut done = 0;
-            while done < len {
-                let (to, of) = (self.at + done, start + done);
-                self.buffer[to..to + BLOCK].copy_from_slice(&from[of..of + BLOCK]);
-                done += BLOCK;
-            }
-        }
+        blockwise(&mut self.buffer, self.at, from, start, len);
         self.at += len;
     }
 
@@ -92,26 +94,69 @@ impl Scratch {
         self.at += bytes.len();
     }
 
-    /// `MSG subject sid …` or `HMSG …` for a client. `sid` ends with a space.
+    /// `MSG subject sid …` or `HMSG …` for a client. `sid` is [`Sid`]'s, with the blank behind it.
     #[inline]
-    pub fn message(&mut self, read: &[u8], number: u32, publish: &Publish, sid: &[u8], headers: bool) {
+    pub fn message(&mut self, read: &[u8], number: u32, publish: &Publish, sid: Sid<'_>, headers: bool) {
+        let (end, subject_len) = (publish.end as usize, publish.subject_len as usize);
+        let start = tail_start(publish) as usize;
+        let (Sid::Short(sid, sid_len), true, 0, true) =
+            (sid, publish.verbatim, publish.header_len, end - start < BY_REFERENCE_BYTES)
+        else {
+            return self.any_message(read, number, publish, sid, headers);
+        };
+        self.message_bytes += publish.body_len() as u64;
+        self.reserve(4 + subject_len + SID + end - start);
+        let (buffer, mut at) = (&mut self.buffer[..], self.at);
+        buffer[at..at + 4].copy_from_slice(b"MSG ");
+        // the blank behind the subject comes along
+        blockwise(buffer, at + 4, read, publish.subject as usize, subject_len + 1);
+        at += 5 + subject_len;
+        buffer[at..at + SID].copy_from_slice(sid);
+        at += sid_len;
+        blockwise(buffer, at, read, start, end - start);
+        self.at = at + end - start;
+    }
+
+    /// Puts `sid` in the place of the one that `messages` were rendered for since [`begin`](Self::begin), if both
+    /// are short and equally long: many subscribers of one subject differ in nothing else.
+    pub fn replace_sid<'a>(
+        &mut self,
+        messages: impl Iterator<Item = &'a Publish>,
+        before: Sid<'_>,
+        sid: Sid<'_>,
+    ) -> bool {
+        let (Sid::Short(_, before_len), Sid::Short(block, len)) = (before, sid) else { return false };
+        if !self.is_patchable || before_len != len {
+            return false;
+        }
+        let kept = u128::MAX.checked_shl(8 * len as u32).unwrap_or(0);
+        let block = u128::from_le_bytes(*block) & !kept;
+        let mut at = 0;
+        for message in messages {
+            at += 5 + message.subject_len as usize;
+            let Some(place) = self.buffer.get_mut(at..).and_then(|b| b.first_chunk_mut::<SID>()) else {
+                return false;
+            };
+            *place = (u128::from_le_bytes(*place) & kept | block).to_le_bytes();
+            at += len + (message.end - tail_start(message)) as usize;
+        }
+        true
+    }
+
+    /// Headers, large payloads, unusual spellings, long sids.
+    fn any_message(&mut self, read: &[u8], number: u32, publish: &Publish, sid: Sid<'_>, headers: bool) {
+        let sid = sid.bytes();
+        self.is_patchable = false;
         if publish.header_len > 0 && !headers {
             return self.message_without_header(read, number, publish, sid);
         }
         self.message_bytes += publish.body_len() as u64;
         let subject_len = publish.subject_len as usize;
         self.reserve(8 + subject_len + sid.len());
-        if publish.header_len > 0 {
-            self.bytes_of(b"HMSG ");
-        } else {
-            self.bytes_of(b"MSG ");
-        }
+        self.bytes_of(if publish.header_len > 0 { b"HMSG " } else { b"MSG " });
         self.piece(read, publish.subject as usize, subject_len);
         self.bytes_of(b" ");
-        match <[u8; BLOCK]>::try_from(sid) {
-            Ok(block) => self.bytes_of(&block),
-            Err(_) => self.bytes_of(sid),
-        }
+        self.bytes_of(sid);
         self.tail(read, number, publish);
     }
 
@@ -122,7 +167,7 @@ impl Scratch {
         if !publish.verbatim {
             return self.rebuilt_tail(read, number, publish);
         }
-        let start = if publish.reply_len > 0 { publish.reply } else { publish.sizes } as usize;
+        let start = tail_start(publish) as usize;
         if end - start < BY_REFERENCE_BYTES {
             self.reserve(end - start);
             self.piece(read, start, end - start);
@@ -220,6 +265,47 @@ impl Scratch {
     }
 }
 
+/// A client's name for a subscription and the blank behind it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sid<'a> {
+    /// In a block that is copied whole, and how much of it counts.
+    Short(&'a [u8; SID], usize),
+    Long(&'a [u8]),
+}
+
+impl<'a> Sid<'a> {
+    fn bytes(self) -> &'a [u8] {
+        match self {
+            Sid::Short(block, len) => &block[..len],
+            Sid::Long(bytes) => bytes,
+        }
+    }
+}
+
+/// Where what is forwarded byte for byte begins: the reply, or the sizes without one.
+#[inline(always)]
+fn tail_start(publish: &Publish) -> u32 {
+    if publish.reply_len > 0 { publish.reply } else { publish.sizes }
+}
+
+/// Copies a piece in whole blocks, a few instructions each, where a call would cost more than the copying: both
+/// sides must go on for a block behind it.
+#[inline(always)]
+fn blockwise(to: &mut [u8], at: usize, from: &[u8], start: usize, len: usize) {
+    if len > BLOCKWISE_MAX {
+        to[at..at + len].copy_from_slice(&from[start..start + len]);
+        return;
+    }
+    let mut done = 0;
+    loop {
+        to[at + done..at + done + BLOCK].copy_from_slice(&from[start + done..start + done + BLOCK]);
+        done += BLOCK;
+        if done >= len {
+            break;
+        }
+    }
+}
+
 /// The size arguments and the line end.
 fn sizes_text(publish: &Publish) -> String {
     let total = publish.body_len();
@@ -227,5 +313,66 @@ fn sizes_text(publish: &Publish) -> String {
         format!("{} {total}\r\n", publish.header_len)
     } else {
         format!("{total}\r\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::client::{Limits, parse_publish};
+
+    /// What a subscriber with that sid gets.
+    fn rendered(scratch: &mut Scratch, read: &[u8], messages: &[Publish], sid: Sid<'_>) -> String {
+        scratch.begin();
+        for (number, message) in messages.iter().enumerate() {
+            scratch.message(read, number as u32, message, sid, true);
+        }
+        scratch.end();
+        String::from_utf8_lossy(&scratch.bytes()[..scratch.total]).into_owned()
+    }
+
+    fn block(sid: &str) -> [u8; SID] {
+        let mut block = [b' '; SID];
+        block[..sid.len()].copy_from_slice(sid.as_bytes());
+        block
+    }
+
+    #[test]
+    fn a_sid_in_the_place_of_another_gives_the_bytes_of_a_rendering_of_its_own() {
+        let mut read = Vec::new();
+        for size in [0, 1, 30, 31, 32, 33, 64, 200, 255, 256, 257, 300, 5_000] {
+            let reply = if size % 2 == 0 { "" } else { "_INBOX.x " };
+            read.extend_from_slice(format!("PUB orders.{size} {reply}{size}\r\n").as_bytes());
+            read.extend((0..size).map(|i| b'a' + (i % 26) as u8));
+            read.extend_from_slice(b"\r\n");
+        }
+        let (mut messages, mut at) = (Vec::new(), 0);
+        let end = read.len();
+        read.resize(end + READ_PADDING, 0);
+        while let Some(message) = parse_publish(&read, at, end, &Limits::default()) {
+            messages.push(message);
+            at = message.end as usize;
+        }
+        assert_eq!(at, end);
+        let mut scratch = Scratch::new();
+        for (before, after) in
+            [("1", "2"), ("12", "99"), ("1234567", "7654321"), ("123456789012345", "543210987654321")]
+        {
+            let (first, second) = (block(before), block(after));
+            let (first, second) =
+                (Sid::Short(&first, before.len() + 1), Sid::Short(&second, after.len() + 1));
+            let text = rendered(&mut scratch, &read, &messages, first);
+            assert!(text.starts_with(&format!(
+                "MSG orders.0 {before} 0\r\n\r\nMSG orders.1 {before} _INBOX.x 1\r\na\r\n"
+            )));
+            let wanted = rendered(&mut scratch, &read, &messages, second);
+            assert_eq!(rendered(&mut scratch, &read, &messages, first), text);
+            assert!(scratch.replace_sid(messages.iter(), first, second));
+            assert_eq!(String::from_utf8_lossy(&scratch.bytes()[..scratch.total]), wanted);
+            assert!(
+                !scratch.replace_sid(messages.iter(), second, Sid::Short(&block("1"), 9)),
+                "another length"
+            );
+        }
     }
 }

@@ -158,15 +158,43 @@ impl Router {
     /// Stages a client's message.
     #[inline]
     pub fn publish(&mut self, scope: ScopeId, read: &[u8], publish: &Publish) -> Verdict {
-        let plan = self.plan(scope, &read[publish.subject_range()]);
+        let subject = &read[publish.subject_range()];
+        let account = &self.scopes[scope.0 as usize].account;
+        let hash = account.hash(subject);
+        let key = Key { scope: scope.0, subject, hash };
+        if let Some(plan) = self.cache.find(key, |stamp| account.generation(stamp)) {
+            if plan.denied {
+                return Verdict::Denied;
+            }
+            if plan.is_empty() {
+                return Verdict::NoInterest;
+            }
+            if !self.plans.last().is_some_and(|last| Rc::ptr_eq(last, plan)) {
+                self.plans.push(plan.clone());
+            }
+            self.push(publish, None);
+            return Verdict::Delivered;
+        }
+        self.publish_anew(scope, subject, hash, publish)
+    }
+
+    #[inline(never)]
+    fn publish_anew(&mut self, scope: ScopeId, subject: &[u8], hash: u64, publish: &Publish) -> Verdict {
+        let plan = self.plan_anew(scope, subject, hash);
         if plan.denied {
             return Verdict::Denied;
         }
         if plan.is_empty() {
             return Verdict::NoInterest;
         }
-        self.push(publish, plan, None);
+        self.push_planned(publish, plan, None);
         Verdict::Delivered
+    }
+
+    /// Stages a further message on the subject of the one staged last.
+    #[inline]
+    pub fn publish_again(&mut self, publish: &Publish) {
+        self.push(publish, None);
     }
 
     /// Stages a message that came over a route. `queues` are the places in `read` of the groups to serve.
@@ -184,15 +212,19 @@ impl Router {
         let start = self.named.len() as u32;
         self.named.extend(queues.map(|q| (q.start as u32, q.end as u32)));
         let end = self.named.len() as u32;
-        self.push(publish, plan, Some((start, end)));
+        self.push_planned(publish, plan, Some((start, end)));
     }
 
-    #[inline]
-    fn push(&mut self, publish: &Publish, plan: Rc<Plan>, queues: Option<(u32, u32)>) {
-        let same = self.plans.last().is_some_and(|last| Rc::ptr_eq(last, &plan));
-        if !same {
+    fn push_planned(&mut self, publish: &Publish, plan: Rc<Plan>, queues: Option<(u32, u32)>) {
+        if !self.plans.last().is_some_and(|last| Rc::ptr_eq(last, &plan)) {
             self.plans.push(plan);
         }
+        self.push(publish, queues);
+    }
+
+    /// Under the plan pushed last.
+    #[inline(always)]
+    fn push(&mut self, publish: &Publish, queues: Option<(u32, u32)>) {
         self.has_large |= publish.body_len() >= BY_REFERENCE_BYTES;
         self.messages.push(Message { publish: *publish, plan: self.plans.len() as u32 - 1, queues });
     }

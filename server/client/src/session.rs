@@ -8,7 +8,7 @@ use broker::{Account, CloseReason, Link, LinkKind, Router, ScopeId, Verdict};
 use hashbrown::HashTable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use wire::client::{Error, Op, Publish};
+use wire::client::{Error, Op, Publish, parse_publish, parse_publish_again};
 use wire::info::{Connect, Info};
 
 /// First PING after a connection opened: early, so that the round trip is known soon.
@@ -172,6 +172,57 @@ impl Client {
         }
     }
 
+    /// Publishes the messages that begin at `read[at]`, as long as they are whole and of the usual shape; the bytes
+    /// end at `end`. Returns where it stopped: the operation there is for [`handle`](Self::handle). Most of what a
+    /// broker does is this loop.
+    pub fn publish_run(
+        &mut self,
+        read: &[u8],
+        mut at: usize,
+        end: usize,
+        context: &mut Context<'_>,
+    ) -> usize {
+        if self.connect_until_nanos > 0 || self.verbose || self.pedantic {
+            return at;
+        }
+        let mut limits = context.policy.limits;
+        if let Some(max) = self.limits.payload_bytes_max {
+            limits.payload_bytes_max =
+                Some(limits.payload_bytes_max.map_or(max as usize, |m| m.min(max as usize)));
+        }
+        let (scope, mut bytes, mut messages) = (self.scope, 0, 0);
+        // the last subject and what became of it; it cannot change within a read
+        let mut last: Option<(Publish, Verdict)> = None;
+        while at < end {
+            if let Some((before, verdict)) = &last
+                && let Some(publish) = parse_publish_again(read, at, end, before, &limits)
+            {
+                if *verdict == Verdict::Delivered {
+                    context.router.publish_again(&publish);
+                }
+                (at, messages, bytes) = (publish.end as usize, messages + 1, bytes + publish.body_len());
+                continue;
+            }
+            let Some(publish) = parse_publish(read, at, end, &limits) else { break };
+            if publish.reply_len > 0 && is_reserved_reply(&read[publish.reply_range()]) {
+                break;
+            }
+            let verdict = context.router.publish(scope, read, &publish);
+            match verdict {
+                Verdict::Delivered => {}
+                Verdict::NoInterest if publish.reply_len == 0 || !self.no_responders => {}
+                _ => {
+                    self.not_delivered(verdict, &publish, read, context);
+                }
+            }
+            (at, messages, bytes) = (publish.end as usize, messages + 1, bytes + publish.body_len());
+            last = (verdict != Verdict::Denied).then_some((publish, verdict));
+        }
+        self.messages += messages;
+        self.bytes += bytes as u64;
+        at
+    }
+
     /// The first PING behind CONNECT is followed by an INFO that says which account the client is in, if it
     /// understands that. Only from then on it is told of changes.
     fn introduce(&mut self, context: &mut Context<'_>) {
@@ -239,6 +290,15 @@ impl Client {
         }
         match context.router.publish(self.scope, read, publish) {
             Verdict::Delivered => self.ok(context),
+            verdict => self.not_delivered(verdict, publish, read, context),
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn not_delivered(&mut self, verdict: Verdict, publish: &Publish, read: &[u8], context: &mut Context<'_>) {
+        match verdict {
+            Verdict::Delivered => {}
             Verdict::NoInterest => {
                 self.ok(context);
                 if self.no_responders && publish.reply_len > 0 {
@@ -252,7 +312,6 @@ impl Client {
                 error(context.reply, &format!("Permissions Violation for Publish to \"{subject}\""));
             }
         }
-        Ok(())
     }
 
     /// `allow_responses`: a subject that is not allowed may be a reply that is.

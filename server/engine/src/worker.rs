@@ -521,7 +521,11 @@ fn run(
     let data = &buffer[..end];
     let limits = context.policy.limits;
     let mut at = 0;
-    while at < end {
+    loop {
+        at = session.publish_run(buffer, at, end, context);
+        if at >= end {
+            break;
+        }
         match wire::client::parse(data, at, &limits) {
             Ok(Step::Op(op, used)) => {
                 if let Err(failure) = session.handle(op, buffer, context) {

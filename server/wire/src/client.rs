@@ -133,56 +133,126 @@ pub enum Step<'a> {
 /// [`Error`], each variant of which ends the connection.
 #[inline]
 pub fn parse<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Result<Step<'a>, Error> {
-    if let Some(step) = parse_publish_fast(buf, at, limits) {
+    if let Some(publish) = parse_publish(buf, at, buf.len(), limits) {
+        return Ok(Step::Op(Op::Publish(publish), publish.end as usize - at));
+    }
+    if buf.get(at..at + 5) == Some(b"HPUB ")
+        && let Some(step) = parse_hpub_fast(buf, at, limits)
+    {
         return Ok(step);
     }
     parse_any(buf, at, limits)
 }
 
-/// The shape that clients really send, `PUB subject [reply] size\r\n…`; anything else is left to [`parse_any`].
-#[inline]
-fn parse_publish_fast<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Option<Step<'a>> {
-    let verb: [u8; 4] = buf.get(at..at + 4)?.try_into().ok()?;
-    let subject = if u32::from_le_bytes(verb) == u32::from_le_bytes(*b"PUB ") {
-        at + 4
-    } else if verb == *b"HPUB" && buf.get(at + 4) == Some(&b' ') {
-        return parse_hpub_fast(buf, at, limits);
-    } else {
+/// `\r\n` as a little-endian number.
+const LINE_END: u16 = u16::from_le_bytes(*b"\r\n");
+
+/// The publish at `buf[at..end]`, if it is whole and has the shape that clients really send,
+/// `PUB subject [reply] size\r\n…`. `None` says nothing: [`parse`] then tells what it is. `buf` may go on behind
+/// `end`, and is faster to read if it does.
+#[inline(always)]
+pub fn parse_publish(buf: &[u8], at: usize, end: usize, limits: &Limits) -> Option<Publish> {
+    let verb: [u8; 4] = *buf.get(at..)?.first_chunk()?;
+    if u32::from_le_bytes(verb) != u32::from_le_bytes(*b"PUB ") {
         return None;
-    };
+    }
+    let subject = at + 4;
     let subject_end = find_blank(buf, subject)?;
-    if subject_end == subject || buf[subject_end] != b' ' {
+    if subject_end == subject || buf.get(subject_end) != Some(&b' ') {
         return None;
     }
-    let mut sizes = subject_end + 1;
-    let mut sizes_end = find_blank(buf, sizes)?;
-    let (mut reply, mut reply_len) = (sizes, 0);
-    if buf[sizes_end] == b' ' {
-        (reply, reply_len) = (sizes, sizes_end - sizes);
-        sizes = sizes_end + 1;
-        sizes_end = find_blank(buf, sizes)?;
-        if reply_len == 0 {
-            return None;
-        }
+    let after = subject_end + 1;
+    if let Some((sizes_end, size)) = size_line(buf, after) {
+        return whole(buf, at, end, limits, (subject, subject_end), (after, 0), (after, sizes_end), size);
     }
-    if buf[sizes_end] != b'\r' || buf.get(sizes_end + 1) != Some(&b'\n') {
+    let reply_end = find_blank(buf, after)?;
+    if reply_end == after || buf.get(reply_end) != Some(&b' ') {
         return None;
     }
-    let size = size_of(&buf[sizes..sizes_end])?;
-    if sizes_end - at > limits.control_line_bytes_max
+    let (sizes_end, size) = size_line(buf, reply_end + 1)?;
+    let reply = (after, reply_end - after);
+    whole(buf, at, end, limits, (subject, subject_end), reply, (reply_end + 1, sizes_end), size)
+}
+
+/// The publish at `buf[at..end]` if it is on the subject of `last`, which [`parse_publish`] found in the same buffer,
+/// and has no reply: most publishers send many in a row, and then the subject need not be looked at again.
+#[inline(always)]
+pub fn parse_publish_again(
+    buf: &[u8],
+    at: usize,
+    end: usize,
+    last: &Publish,
+    limits: &Limits,
+) -> Option<Publish> {
+    let len = last.subject_len as usize + 1;
+    let head = buf.get((last.subject as usize).checked_sub(4)?..last.subject as usize + len)?;
+    let sizes = at + 4 + len;
+    if !same(head, buf.get(at..sizes)?) {
+        return None;
+    }
+    let (sizes_end, size) = size_line(buf, sizes)?;
+    whole(buf, at, end, limits, (at + 4, sizes - 1), (sizes, 0), (sizes, sizes_end), size)
+}
+
+/// Whether two pieces of at least four bytes and equal length hold the same.
+#[inline(always)]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let (words, others) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    if words.iter().zip(others).any(|(word, other)| word != other) {
+        return false;
+    }
+    match (a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(word), Some(other)) => word == other,
+        _ => a.first_chunk::<4>() == b.first_chunk::<4>() && a.last_chunk::<4>() == b.last_chunk::<4>(),
+    }
+}
+
+/// One to six digits and `\r\n`: where the digits end, and what they say.
+#[inline(always)]
+fn size_line(buf: &[u8], at: usize) -> Option<(usize, usize)> {
+    let word = u64::from_le_bytes(*buf.get(at..)?.first_chunk()?);
+    let found = word.wrapping_sub(LOW) & !word & TOP;
+    // the top bit of the blank's byte
+    let bit = found.trailing_zeros();
+    if !(15..64).contains(&bit) || (word >> (bit - 7)) as u16 != LINE_END {
+        return None;
+    }
+    // the digits at the top of the word, zeros below them
+    let digits = (word ^ 0x3030_3030_3030_3030) << (71 - bit);
+    if (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & TOP != 0 {
+        return None;
+    }
+    // neighbours become pairs, pairs become fours, fours the number
+    const PAIRS: u64 = 0x0000_00FF_0000_00FF;
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
+    let high = (pairs & PAIRS).wrapping_mul(100 + (1_000_000 << 32));
+    let low = ((pairs >> 16) & PAIRS).wrapping_mul(1 + (10_000 << 32));
+    Some((at + (bit / 8) as usize, (high.wrapping_add(low) >> 32) as usize))
+}
+
+/// The publish of that line, unless it is over a limit or not whole.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // places in a line, inlined
+fn whole(
+    buf: &[u8],
+    at: usize,
+    end: usize,
+    limits: &Limits,
+    (subject, subject_end): (usize, usize),
+    (reply, reply_len): (usize, usize),
+    (sizes, sizes_end): (usize, usize),
+    size: usize,
+) -> Option<Publish> {
+    let body = sizes_end + 2;
+    let over = body + size + 2;
+    if over > end
+        || sizes_end - at > limits.control_line_bytes_max
         || limits.payload_bytes_max.is_some_and(|max| size > max)
+        || u16::from_le_bytes(*buf.get(over - 2..)?.first_chunk()?) != LINE_END
     {
         return None;
     }
-    let body = sizes_end + 2;
-    let end = body + size + 2;
-    if end > buf.len() {
-        return Some(Step::More(end - at));
-    }
-    if buf[end - 2] != b'\r' || buf[end - 1] != b'\n' {
-        return None;
-    }
-    let publish = Publish {
+    Some(Publish {
         subject: subject as u32,
         subject_len: (subject_end - subject) as u32,
         reply: reply as u32,
@@ -190,13 +260,12 @@ fn parse_publish_fast<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Option<S
         sizes: sizes as u32,
         body: body as u32,
         header_len: 0,
-        end: end as u32,
+        end: over as u32,
         verbatim: true,
-    };
-    Some(Step::Op(Op::Publish(publish), end - at))
+    })
 }
 
-#[inline]
+/// `HPUB subject [reply] header-size size\r\n…`.
 fn parse_hpub_fast<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Option<Step<'a>> {
     let mut starts = [0usize; 4];
     let mut ends = [0usize; 4];
@@ -248,21 +317,25 @@ fn parse_hpub_fast<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Option<Step
     Some(Step::Op(Op::Publish(publish), end - at))
 }
 
+const LOW: u64 = 0x2121_2121_2121_2121;
+const TOP: u64 = 0x8080_8080_8080_8080;
+
 /// First byte at or behind `from` that is a space or a control character. Eight bytes at a time: a byte below
 /// 0x21 is found by the borrow that the subtraction takes from its top bit.
-#[inline]
-fn find_blank(buf: &[u8], mut from: usize) -> Option<usize> {
-    const LOW: u64 = 0x2121_2121_2121_2121;
-    const TOP: u64 = 0x8080_8080_8080_8080;
-    while let Some(chunk) = buf.get(from..from + 8) {
-        let word = u64::from_le_bytes(chunk.try_into().ok()?);
+#[inline(always)]
+fn find_blank(buf: &[u8], from: usize) -> Option<usize> {
+    let rest = buf.get(from..)?;
+    let (words, _) = rest.as_chunks::<8>();
+    let mut at = 0;
+    for word in words {
+        let word = u64::from_le_bytes(*word);
         let found = word.wrapping_sub(LOW) & !word & TOP;
         if found != 0 {
-            return Some(from + (found.trailing_zeros() / 8) as usize);
+            return Some(from + at + (found.trailing_zeros() / 8) as usize);
         }
-        from += 8;
+        at += 8;
     }
-    buf.get(from..)?.iter().position(|byte| *byte <= b' ').map(|i| from + i)
+    rest[at..].iter().position(|byte| *byte <= b' ').map(|i| from + at + i)
 }
 
 /// A size as nats-server reads it: one to nine digits, nothing else.
@@ -329,7 +402,14 @@ fn parse_any<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Result<Step<'a>, 
     let consumed = line_feed + 1;
     let op = match verb {
         Verb::Publish | Verb::HeaderPublish => {
-            return parse_publish(buf, at, at + verb_len, at + consumed, verb == Verb::HeaderPublish, limits);
+            return parse_publish_line(
+                buf,
+                at,
+                at + verb_len,
+                at + consumed,
+                verb == Verb::HeaderPublish,
+                limits,
+            );
         }
         Verb::Subscribe => parse_subscribe(arguments)?,
         Verb::Unsubscribe => parse_unsubscribe(arguments)?,
@@ -400,7 +480,7 @@ fn parse_unsubscribe(line: &[u8]) -> Result<Op<'_>, Error> {
 }
 
 /// Any spelling of `PUB`/`HPUB`: `arguments..line_end` is the line in `buf`, with its line end.
-fn parse_publish<'a>(
+fn parse_publish_line<'a>(
     buf: &'a [u8],
     at: usize,
     arguments: usize,
@@ -499,6 +579,52 @@ mod tests {
                 }
             }
             assert!(matches!(one(input), Ok(Step::Op(_, used)) if used == input.len()));
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_as_numbers_of_up_to_nine_digits() {
+        for size in (0..1_100).chain([9_999, 10_000, 65_536, 99_999, 100_000, 524_288, 999_999, 1_048_576]) {
+            for text in [format!("{size}"), format!("0{size}"), format!("00{size}")] {
+                let input = format!("PUB a {text}\r\n{}\r\n", "x".repeat(size));
+                assert_eq!(publish(input.as_bytes()).2.len(), size, "{text}");
+            }
+        }
+        for text in ["1/", "1:", ":", "/", "1a", "+1", "1.0", "0000000001", "\u{e9}"] {
+            let input = format!("PUB a {text}\r\nx\r\n");
+            assert_eq!(one(input.as_bytes()), Err(Error::Arguments), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_publish_on_the_subject_of_the_one_before_is_read_as_if_it_stood_alone() {
+        let limits = Limits { payload_bytes_max: Some(20), ..Limits::default() };
+        for (second, again) in [
+            ("PUB orders.eu 2\r\nhi\r\n", true),
+            ("PUB orders.eu 0\r\n\r\n", true),
+            ("PUB orders.eu 20\r\n01234567890123456789\r\n", true),
+            ("PUB orders.eu 21\r\n012345678901234567890\r\n", false),
+            ("PUB orders.us 2\r\nhi\r\n", false),
+            ("PUB orders.eu.x 2\r\nhi\r\n", false),
+            ("PUB orders.eu inbox 2\r\nhi\r\n", false),
+            ("PUB orders.eu 2 2\r\nhi\r\n", false),
+            ("PUB orders.eu 2\r\nhi!\r\n", false),
+            ("PUB orders.eu 2\r\nhi\r", false),
+            ("pub orders.eu 2\r\nhi\r\n", false),
+            ("PUB orders.eu", false),
+            ("", false),
+        ] {
+            for behind in ["\0\0\0\0\0\0\0\0", "PUB orders.eu 2\r\nhi\r\n"] {
+                let first = "PUB orders.eu 5\r\nhello\r\n";
+                let input = format!("{first}{second}{behind}");
+                let (at, end) = (first.len(), first.len() + second.len());
+                let before = parse_publish(input.as_bytes(), 0, end, &limits).expect("a usual one");
+                let found = parse_publish_again(input.as_bytes(), at, end, &before, &limits);
+                assert_eq!(found.is_some(), again, "{second:?}");
+                if let Some(found) = found {
+                    assert_eq!(Some(found), parse_publish(input.as_bytes(), at, end, &limits));
+                }
+            }
         }
     }
 

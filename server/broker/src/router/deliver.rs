@@ -9,6 +9,7 @@ use crate::link::{
 use crate::mailbox::Command;
 use crate::output::{Delivered, Rendering};
 use crate::plan::{Group, Plan, Target};
+use crate::render::Sid;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 use wire::client::Publish;
@@ -17,7 +18,7 @@ impl Router {
     /// All messages go to the same plain subscribers: rendered once for all targets that share a sid.
     pub(super) fn finish_plain(&mut self, from: &Arc<Link>, read: &[u8]) {
         let plan = self.plans[0].clone();
-        let mut rendered: Option<(&[u8], bool, u64)> = None;
+        let mut rendered: Option<(Sid<'_>, bool, u64)> = None;
         for group in plan.targets[..plan.plain].chunk_by(|a, b| Arc::ptr_eq(&a.link, &b.link)) {
             let link = &group[0].link;
             if Arc::ptr_eq(link, from) && from.has(FLAG_NO_ECHO) {
@@ -27,12 +28,23 @@ impl Router {
             let messages = if let [target] = group {
                 let granted = grant_many(target, self.messages.len() as u64);
                 let key = (target.sid(), headers, granted);
-                if granted > 0 && rendered != Some(key) {
+                let mut is_patched = || match rendered {
+                    Some(before) if (before.1, before.2) == (key.1, key.2) => {
+                        before.0 == key.0 || {
+                            let messages = self.messages.iter().take(granted as usize);
+                            self.scratch.replace_sid(messages.map(|m| &m.publish), before.0, key.0)
+                        }
+                    }
+                    _ => false,
+                };
+                if granted > 0 && !is_patched() {
                     self.scratch.begin();
                     for (number, message) in self.messages.iter().take(granted as usize).enumerate() {
                         self.scratch.message(read, number as u32, &message.publish, key.0, headers);
                     }
                     self.scratch.end();
+                }
+                if granted > 0 {
                     rendered = Some(key);
                 }
                 granted
