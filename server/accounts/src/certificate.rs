@@ -3,6 +3,7 @@
 //! Owns reading them out of a certificate, the spellings under which a user may be configured, and
 //! comparing distinguished names. Never verifies a certificate: TLS did.
 
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -66,6 +67,12 @@ impl CertificateNames {
         Ok(names)
     }
 
+    /// Whether a name, or the subject as a text, is `user`: for routes, which are not matched by distinguished
+    /// names.
+    pub fn has_name(&self, user: &str) -> bool {
+        self.alternatives().any(|name| name == user) || self.subjects().iter().any(|name| name == user)
+    }
+
     /// Names under which the user may be configured, in the order in which nats-server looks: e-mail
     /// addresses, hosts and URIs before the subject is compared as a distinguished name.
     pub(crate) fn alternatives(&self) -> impl Iterator<Item = &str> {
@@ -112,6 +119,31 @@ impl CertificateNames {
             subjects.push(plain);
         }
         subjects
+    }
+}
+
+/// What else of a certificate is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// SHA-256 of the public key (DER SubjectPublicKeyInfo) in lower-case hexadecimal, as in `pinned_certs`.
+    pub key_sha256: String,
+    /// End of its validity, in seconds since 1970.
+    pub not_after_seconds: i64,
+}
+
+impl CertificateFacts {
+    /// Reads them from a certificate in DER.
+    ///
+    /// # Errors
+    /// It is no certificate.
+    pub fn from_der(der: &[u8]) -> Result<CertificateFacts, CertificateError> {
+        let parsed = X509Certificate::from_der(der);
+        let (_, certificate) = parsed.map_err(|problem| CertificateError(problem.to_string()))?;
+        let digest = Sha256::digest(certificate.public_key().raw);
+        Ok(CertificateFacts {
+            key_sha256: data_encoding::HEXLOWER.encode(&digest),
+            not_after_seconds: certificate.validity().not_after.timestamp(),
+        })
     }
 }
 

@@ -18,7 +18,7 @@ mod secret;
 pub mod source;
 mod table;
 
-pub use certificate::{CertificateError, CertificateNames};
+pub use certificate::{CertificateError, CertificateFacts, CertificateNames};
 pub use credentials::{ConnectionType, Credentials, Peer};
 pub use error::{AuthError, Error, ExchangeError, MappingError, Reason};
 pub use mapping::{Destination, DestinationSource, Mapping, MappingSource, Mappings};

@@ -305,6 +305,16 @@ impl Table {
         self.trust.is_some()
     }
 
+    /// The tokens of the operators that are trusted.
+    pub fn operators(&self) -> &[String] {
+        &self.source.operators.operators
+    }
+
+    /// What these tokens say, as JSON.
+    pub fn operator_claims(&self) -> Vec<serde_json::Value> {
+        self.operators().iter().filter_map(|text| jwt::payload(text)).collect()
+    }
+
     /// The token of an account, in operator mode.
     pub fn account_token(&self, name: &str) -> Option<&str> {
         self.claims.get(name).map(|(text, _)| &**text)

@@ -110,15 +110,9 @@ fn refuse_unbuilt(settings: &Settings) -> Result<(), Error> {
     }
     let tls = [&settings.tls, &settings.cluster.tls].into_iter().flatten();
     for tls in tls {
-        if !tls.pinned_certs.is_empty() {
-            return not_yet("tls.pinned_certs".into());
-        }
         if tls.ocsp_peer == Some(true) {
             return not_yet("tls.ocsp_peer".into());
         }
-    }
-    if settings.cluster.tls.as_ref().is_some_and(|tls| tls.verify_and_map) {
-        return not_yet("cluster.tls.verify_and_map".into());
     }
     if !settings.mappings.is_empty() {
         return not_yet("mappings".into());

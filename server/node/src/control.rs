@@ -2,20 +2,23 @@
 //!
 //! Owns a single-threaded tokio runtime. Nothing here is on the path of a message.
 
+use crate::certificates;
 use crate::http;
 use crate::routes;
 use crate::server::Listeners;
 use crate::shared::Shared;
+use crate::socket;
 use crate::worker_thread::CloseClients;
 use broker::CloseReason;
 use broker::mailbox::Command;
 use engine::Hub;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle as Task;
 
@@ -68,11 +71,11 @@ async fn run(
     let accepting = tokio::spawn(accept_clients(shared.clone(), client));
     if let Some(monitor) = listeners.monitor {
         let settings = shared.settings();
-        let scheme = if listeners.monitor_tls.is_some() { "https" } else { "http" };
+        let scheme = if shared.certificates.read().monitor.is_some() { "https" } else { "http" };
         let port = shared.ports().monitor.unwrap_or(0);
         tracing::info!("Starting {scheme} monitor on {}", listening(settings.http_host(), port));
         let listener = TcpListener::from_std(monitor)?;
-        tokio::spawn(http::serve(listener, settings.http_base_path(), shared.clone(), listeners.monitor_tls));
+        tokio::spawn(http::serve(listener, settings.http_base_path(), shared.clone(), monitor_tls(&shared)));
     }
     let hub = edge.as_ref().map(|edge| edge.hub.clone());
     if let (Some(edge), Some(listener)) = (edge, listeners.cluster) {
@@ -83,6 +86,7 @@ async fn run(
         tokio::spawn(routes::accept(shared.clone(), listener));
         tokio::spawn(edge.run(shared.clone()));
     }
+    tokio::spawn(certificates::watch(Arc::downgrade(&shared)));
     shared.is_ready.store(true, Release);
     tracing::info!("Server is ready");
     while let Some(order) = orders.recv().await {
@@ -112,6 +116,12 @@ async fn run(
     Ok(())
 }
 
+/// The monitor's TLS as it is when a connection comes.
+fn monitor_tls(shared: &Arc<Shared>) -> http::Tls {
+    let shared = shared.clone();
+    Box::new(move || shared.certificates.read().monitor.clone())
+}
+
 /// `host:port` as log lines show it.
 fn listening(host: &str, port: u16) -> String {
     config::address::join_host_port(host, i64::from(port))
@@ -120,9 +130,15 @@ fn listening(host: &str, port: u16) -> String {
 async fn accept_clients(shared: Arc<Shared>, listener: TcpListener) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => match stream.into_std() {
-                Ok(stream) => shared.admit_client(stream, peer),
-                Err(error) => tracing::error!("cannot take a client connection over: {error}"),
+            Ok((stream, peer)) => match shared.handshake_first_wait() {
+                None => admit(&shared, stream, peer, false),
+                Some(wait) => {
+                    let shared = shared.clone();
+                    tokio::spawn(async move {
+                        let begins = begins_handshake(&stream, wait).await;
+                        admit(&shared, stream, peer, begins);
+                    });
+                }
             },
             Err(error) => {
                 // out of file descriptors, most likely: waiting lets some close
@@ -131,6 +147,20 @@ async fn accept_clients(shared: Arc<Shared>, listener: TcpListener) {
             }
         }
     }
+}
+
+fn admit(shared: &Shared, stream: TcpStream, peer: SocketAddr, begins_handshake: bool) {
+    match stream.into_std() {
+        Ok(stream) => shared.admit_client(stream, peer, begins_handshake),
+        Err(error) => tracing::error!("cannot take a client connection over: {error}"),
+    }
+}
+
+/// `handshake_first: auto`: whether the client begins with TLS within this time, instead of waiting for INFO.
+async fn begins_handshake(stream: &TcpStream, wait: Duration) -> bool {
+    let mut first = [0];
+    let peeked = tokio::time::timeout(wait, stream.peek(&mut first)).await;
+    matches!(peeked, Ok(Ok(1))) && first[0] == socket::TLS_HANDSHAKE_RECORD
 }
 
 fn close_clients(shared: &Shared, count: usize) {

@@ -52,19 +52,16 @@ const DOCUMENTS_MAX: usize = 2;
 /// Wait after a failed accept, mostly for want of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// TLS for a new connection of the monitor; `None` for plain HTTP.
+pub type Tls = Box<dyn Fn() -> Option<Arc<ServerConfig>> + Send + Sync>;
+
 /// Serves the monitor port until the future is dropped, which also ends all its connections.
 ///
 /// `base_path` is `http_base_path` as configured. With `tls` the port speaks HTTPS only; clients are not asked for
 /// certificates unless that configuration says so (nats-server never does here). Runs on any tokio runtime with
 /// I/O and time enabled; large documents are made on its blocking threads, health probes at once.
-pub async fn serve(
-    listener: TcpListener,
-    base_path: String,
-    source: Arc<dyn Source>,
-    tls: Option<Arc<ServerConfig>>,
-) {
+pub async fn serve(listener: TcpListener, base_path: String, source: Arc<dyn Source>, tls: Tls) {
     let server = Arc::new(Server { base_path, source, documents: Semaphore::new(DOCUMENTS_MAX) });
-    let acceptor = tls.map(TlsAcceptor::from);
     let mut connections = JoinSet::new();
     loop {
         while connections.len() >= CONNECTIONS_MAX {
@@ -78,7 +75,7 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 debug!(%peer, "monitor connection");
-                connections.spawn(connection(server.clone(), acceptor.clone(), stream));
+                connections.spawn(connection(server.clone(), tls().map(TlsAcceptor::from), stream));
             }
             Err(error) => {
                 warn!(%error, "the monitor port cannot accept a connection");

@@ -58,7 +58,6 @@ impl Edge {
     /// # Errors
     /// The TLS files of the cluster cannot be read, or its permissions hold what is no subject.
     pub fn new(shared: &Arc<Shared>, settings: &Settings, seed: u64) -> Result<Edge, StartError> {
-        set_tls(shared, settings)?;
         let (sender, effects) = unbounded_channel();
         let used = Arc::new(Notify::new());
         let mesh = Mesh::new(mesh_settings(settings), identity(shared, settings), seed);
@@ -145,7 +144,7 @@ async fn connect(
         Err(_) => Err("no answer within a second".to_owned()),
     };
     let secured = stream.and_then(|stream| {
-        let security = match shared.route_client_tls.read().clone() {
+        let security = match shared.certificates.read().route_client.clone() {
             None => Security::Plain,
             Some(tls) => {
                 let name = tls_name.unwrap_or_else(|| address.ip().to_string());
@@ -181,7 +180,7 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
-                let security = match shared.route_server_tls.read().clone() {
+                let security = match shared.certificates.read().route_server.clone() {
                     None => Ok(Security::Plain),
                     Some(tls) => rustls::ServerConnection::new(tls)
                         .map(|connection| Security::Tls(Box::new(rustls::Connection::Server(connection)))),
@@ -227,36 +226,17 @@ pub fn reconfigure(hub: &Hub, settings: &Settings) {
     hub.with(|mesh| mesh.set_routes(routes, now()));
 }
 
-/// Reads the cluster's certificates.
-///
-/// # Errors
-/// A file cannot be read: nothing changed.
-pub fn set_tls(shared: &Shared, settings: &Settings) -> Result<(), tls::Error> {
-    let (server, client) = match &settings.cluster.tls {
-        // routes always check each other
-        Some(tls) => (
-            Some(tls::server_config(tls, !tls.insecure || tls.ca_file.is_some())?),
-            Some(tls::client_config(tls)?),
-        ),
-        None => (None, None),
-    };
-    if settings.cluster.tls.as_ref().is_some_and(|tls| tls.insecure) {
-        tracing::warn!(
-            "TLS certificate chain and hostname of solicited routes will not be verified. DO NOT USE IN PRODUCTION!"
-        );
-    }
-    *shared.route_server_tls.write() = server;
-    *shared.route_client_tls.write() = client;
-    Ok(())
-}
-
 fn mesh_settings(settings: &Settings) -> cluster::Settings {
     let cluster = &settings.cluster;
     let routes = cluster.routes.iter().filter_map(|url| {
         let user = url.username.clone().map(|user| (user, url.password.clone().unwrap_or_default()));
         Some(RouteUrl { host: url.host.to_ascii_lowercase(), port: url.port?, user })
     });
-    let authorization = cluster.username.clone().map(|user| cluster::Authorization {
+    // where certificates say who a route is, passwords are not looked at
+    let named = |tls: &config::tls::Tls| tls.verify_and_map || tls.verify_cert_and_check_known_urls;
+    let by_password = !cluster.tls.as_ref().is_some_and(named);
+    let user = cluster.username.clone().filter(|_| by_password);
+    let authorization = user.map(|user| cluster::Authorization {
         user,
         password: cluster.password.clone().unwrap_or_default(),
         verify: |configured, shown| accounts::Secret::new(configured).matches(shown),

@@ -4,6 +4,7 @@
 //! routes' dialling, timers).
 
 use crate::access;
+use crate::certificates::Certificates;
 use crate::control::{self, Order};
 use crate::files::{OwnFile, Ports};
 use crate::identity::{API_LEVEL, COMPATIBLE_VERSION};
@@ -75,7 +76,6 @@ pub(crate) struct Listeners {
     pub client: TcpListener,
     pub cluster: Option<TcpListener>,
     pub monitor: Option<TcpListener>,
-    pub monitor_tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl Server {
@@ -84,6 +84,8 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub fn start(settings: Settings) -> Result<Server, StartError> {
+        let certificates = Certificates::read(&settings)?;
+        warn_of_insecure_routes(&settings);
         let resolver = Resolver::open(&settings)?;
         let table = access::table(&settings, None, resolver.as_ref(), now_nanos())?;
         let table = Arc::new(table);
@@ -109,10 +111,7 @@ impl Server {
             broker.account(&account.name);
         }
         let shared = Arc::new(Shared::new(broker, settings.clone(), seed));
-        *shared.client_tls.write() = match &settings.tls {
-            Some(tls) => Some(tls::server_config(tls, tls.verify || tls.verify_and_map)?),
-            None => None,
-        };
+        *shared.certificates.write() = certificates;
         *shared.table.write() = table.clone();
         if let Some(resolver) = resolver {
             let _ = shared.resolver.set(resolver);
@@ -185,13 +184,10 @@ impl Server {
         let resolver = Resolver::open(&settings)?;
         let previous = self.shared.table.read().clone();
         let table = access::table(&settings, Some(&previous), resolver.as_ref(), now_nanos())?;
-        let tls = match &settings.tls {
-            Some(tls) => Some(tls::server_config(tls, tls.verify || tls.verify_and_map)?),
-            None => None,
-        };
-        routes::set_tls(&self.shared, &settings)?;
+        let certificates = Certificates::read(&settings)?;
+        warn_of_insecure_routes(&settings);
         let settings = Arc::new(settings);
-        *self.shared.client_tls.write() = tls;
+        *self.shared.certificates.write() = certificates;
         self.shared.broker.pending_bytes_max.store(settings.limits.max_pending as usize, Relaxed);
         for account in &settings.accounts {
             self.shared.broker.account(&account.name);
@@ -250,6 +246,14 @@ impl Drop for Server {
     }
 }
 
+fn warn_of_insecure_routes(settings: &Settings) {
+    if settings.cluster.tls.as_ref().is_some_and(|tls| tls.insecure) {
+        tracing::warn!(
+            "TLS certificate chain and hostname of solicited routes will not be verified. DO NOT USE IN PRODUCTION!"
+        );
+    }
+}
+
 /// Unpredictable to clients, for hashes and choices.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -276,11 +280,7 @@ fn bind(settings: &Settings) -> Result<Listeners, StartError> {
         Some(port) => Some(listen("monitoring", settings.http_host(), port)?),
         None => None,
     };
-    let monitor_tls = match (&settings.tls, monitoring.https_port) {
-        (Some(tls), Some(_)) => Some(tls::server_config(tls, false)?),
-        _ => None,
-    };
-    Ok(Listeners { client, cluster, monitor, monitor_tls })
+    Ok(Listeners { client, cluster, monitor })
 }
 
 fn listen(what: &'static str, host: &str, port: Port) -> Result<TcpListener, StartError> {

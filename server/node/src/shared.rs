@@ -1,5 +1,6 @@
 //! What the threads of one server share besides the broker: identity, settings, the INFO of the moment, counts.
 
+use crate::certificates::Certificates;
 use crate::identity;
 use crate::internal_thread::{Bell, Ringer};
 use crate::resolver::{Logins, Resolver};
@@ -21,6 +22,7 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::Notify;
 use wire::info::Info;
 
@@ -57,12 +59,8 @@ pub struct Shared {
     info: RwLock<Arc<Info>>,
     /// Who may connect and do what.
     pub table: RwLock<Arc<accounts::Table>>,
-    /// TLS for clients, replaced when certificates change.
-    pub client_tls: RwLock<Option<Arc<rustls::ServerConfig>>>,
-    /// TLS for accepting routes.
-    pub route_server_tls: RwLock<Option<Arc<rustls::ServerConfig>>>,
-    /// TLS for opening routes.
-    pub route_client_tls: RwLock<Option<Arc<rustls::ClientConfig>>>,
+    /// TLS, replaced when certificates change.
+    pub certificates: RwLock<Certificates>,
     /// The cluster side, if this server is one of a cluster.
     pub hub: OnceLock<Arc<Hub>>,
     /// TLS handshakes with clients begun in which second.
@@ -115,9 +113,7 @@ impl Shared {
             config_load_nanos: AtomicU64::new(now_nanos()),
             info: RwLock::default(),
             table: RwLock::default(),
-            client_tls: RwLock::default(),
-            route_server_tls: RwLock::default(),
-            route_client_tls: RwLock::default(),
+            certificates: RwLock::default(),
             hub: OnceLock::new(),
             handshakes: Mutex::default(),
             clients: AtomicUsize::new(0),
@@ -195,13 +191,28 @@ impl Shared {
     }
 
     /// Takes an accepted client in, or turns it away.
-    pub fn admit_client(&self, stream: TcpStream, peer: SocketAddr) {
-        if let Err(error) = self.try_admit_client(stream, peer) {
+    /// `begins_handshake`: it began TLS by itself, see [`handshake_first_wait`](Self::handshake_first_wait).
+    pub fn admit_client(&self, stream: TcpStream, peer: SocketAddr, begins_handshake: bool) {
+        if let Err(error) = self.try_admit_client(stream, peer, begins_handshake) {
             tracing::debug!(%error, "client connection lost before it was served");
         }
     }
 
-    fn try_admit_client(&self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    /// How long a client may take to begin TLS before it is sent INFO in the clear; `None` when it need not be
+    /// waited for.
+    pub fn handshake_first_wait(&self) -> Option<Duration> {
+        match self.settings().tls.as_ref()?.handshake_first {
+            HandshakeFirst::Fallback(wait) => Some(wait),
+            HandshakeFirst::On | HandshakeFirst::Off => None,
+        }
+    }
+
+    fn try_admit_client(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        begins_handshake: bool,
+    ) -> io::Result<()> {
         let settings = self.settings();
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
@@ -220,12 +231,14 @@ impl Shared {
         let mut greeting = Vec::new();
         info.encode(&mut greeting);
         let mut security = Security::Plain;
-        if let Some(tls) = self.client_tls.read().clone() {
+        let tls = self.certificates.read().client.clone();
+        if let Some(tls) = tls {
             let limit = settings.tls.as_ref().map_or(0, |tls| tls.connection_rate_limit);
             if limit > 0 && !self.may_handshake(limit) {
                 return Ok(());
             }
-            let first = settings.tls.as_ref().is_some_and(|tls| tls.handshake_first == HandshakeFirst::On);
+            let always = settings.tls.as_ref().is_some_and(|tls| tls.handshake_first == HandshakeFirst::On);
+            let first = always || begins_handshake;
             if !first {
                 stream.write_all(&greeting)?;
                 greeting.clear();

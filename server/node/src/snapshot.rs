@@ -202,12 +202,18 @@ impl Shared {
             urls: cluster.routes.iter().map(|url| url.address()).collect(),
             tls_timeout: cluster.tls.as_ref().map_or(2.0, |tls| tls.timeout.as_secs_f64()),
             tls_required: cluster.tls.is_some(),
-            tls_verify: cluster.tls.as_ref().is_some_and(|tls| tls.verify),
+            // routes always check each other
+            tls_verify: cluster.tls.is_some(),
+            tls_cert_not_after: self.certificates.read().route_not_after_seconds.map(of_seconds),
             pool_size: i64::from(cluster.pool_size),
             write_deadline: cluster.write_deadline.unwrap_or(settings.write_deadline),
             ..ClusterVarz::default()
         }
     }
+}
+
+fn of_seconds(seconds: i64) -> Timestamp {
+    Timestamp::from_unix_nanos(seconds.saturating_mul(1_000_000_000))
 }
 
 impl Source for Shared {
@@ -281,6 +287,9 @@ impl Source for Shared {
             metadata: settings.server_metadata.clone(),
             system_account: self.system_account(),
             slow_consumer_stats: self.slow_consumers(),
+            tls_cert_not_after: self.certificates.read().client_not_after_seconds.map(of_seconds),
+            trusted_operators_jwt: self.table.read().operators().to_vec(),
+            trusted_operators_claim: self.table.read().operator_claims(),
             starling_version: STARLING_VERSION.into(),
             ..Varz::default()
         }
@@ -411,7 +420,9 @@ impl Source for Shared {
     }
 
     fn system_account(&self) -> String {
-        self.settings().system_account_name().unwrap_or_default().into()
+        let table = self.table.read();
+        let system = table.system_account().and_then(|id| table.account(id));
+        system.map_or_else(String::new, |account| account.name.to_string())
     }
 
     fn account(&self, name: &str) -> Option<AccountInfo> {

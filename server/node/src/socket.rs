@@ -15,7 +15,7 @@ use std::net::Shutdown;
 use std::sync::{Arc, OnceLock};
 
 /// First byte of a TLS handshake record; no NATS verb begins with it.
-const TLS_HANDSHAKE_RECORD: u8 = 0x16;
+pub const TLS_HANDSHAKE_RECORD: u8 = 0x16;
 /// Ciphertext that is taken from the socket at once.
 const RECORDS_BYTES: usize = 16 << 10;
 /// Plaintext that may wait encrypted: more stays in the link's output, where it is counted.

@@ -2,16 +2,20 @@
 //!
 //! Owns the reading of certificate files. Never logs key material; errors name the file, not its content.
 
+mod peers;
+
+use peers::{Demanding, NobodyTrusted, Unverified};
+pub use peers::{Demands, RouteNames};
+
 use config::tls::{Tls, TlsVersion};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ResolvesServerCertUsingSni, WebPkiClientVerifier};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::sync::Arc;
 
 /// Why TLS cannot be offered.
@@ -115,27 +119,32 @@ fn pairs(tls: &Tls) -> Result<Vec<(Vec<CertificateDer<'static>>, PrivateKeyDer<'
         .collect()
 }
 
-/// For accepting connections. `verify`: the peer must show a certificate of the authorities.
+/// For accepting connections. `verify`: the peer must show a certificate of the authorities, which must be as
+/// `demands` say.
 ///
 /// # Errors
 /// [`Error`], naming the file.
-pub fn server_config(tls: &Tls, verify: bool) -> Result<Arc<ServerConfig>, Error> {
+pub fn server_config(tls: &Tls, verify: bool, demands: &Demands) -> Result<Arc<ServerConfig>, Error> {
     let provider = provider(tls)?;
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(tls))
         .map_err(refused)?;
-    let builder = match (&tls.ca_file, verify) {
+    let verifier: Option<Arc<dyn ClientCertVerifier>> = match (&tls.ca_file, verify) {
         (Some(file), true) => {
             let roots = Arc::new(authorities(file)?);
-            builder.with_client_cert_verifier(
-                WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
-                    .build()
-                    .map_err(refused)?,
-            )
+            let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+            Some(builder.build().map_err(refused)?)
         }
         // as Go with an empty pool: a certificate is asked for, and none is good enough
-        (None, true) => builder.with_client_cert_verifier(Arc::new(NobodyTrusted(provider.clone()))),
-        (_, false) => builder.with_no_client_auth(),
+        (None, true) => Some(Arc::new(NobodyTrusted(provider.clone()))),
+        (_, false) => None,
+    };
+    let builder = match verifier {
+        Some(inner) if !demands.is_empty() => {
+            builder.with_client_cert_verifier(Arc::new(Demanding { inner, demands: demands.clone() }))
+        }
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
     };
     let mut pairs = pairs(tls)?;
     let config = match pairs.len() {
@@ -186,24 +195,29 @@ impl rustls::server::ResolvesServerCert for ByName {
     }
 }
 
-/// For opening connections to other servers.
+/// For opening connections to other servers, whose certificates must be as `demands` say.
 ///
 /// # Errors
 /// [`Error`], naming the file.
-pub fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, Error> {
+pub fn client_config(tls: &Tls, demands: &Demands) -> Result<Arc<ClientConfig>, Error> {
     let provider = provider(tls)?;
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(tls))
         .map_err(refused)?;
-    let builder = if tls.insecure {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
-    } else {
-        let roots = match &tls.ca_file {
-            Some(file) => authorities(file)?,
-            None => RootCertStore::empty(),
-        };
-        builder.with_root_certificates(roots)
+    let verifier: Arc<dyn ServerCertVerifier> = match (&tls.ca_file, tls.insecure) {
+        (_, true) => Arc::new(Unverified(provider)),
+        (Some(file), false) => {
+            let roots = Arc::new(authorities(file)?);
+            WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(refused)?
+        }
+        // without authorities nobody is believed
+        (None, false) => Arc::new(NobodyTrusted(provider)),
     };
+    let verifier: Arc<dyn ServerCertVerifier> = match demands.is_empty() {
+        true => verifier,
+        false => Arc::new(Demanding { inner: verifier, demands: demands.clone() }),
+    };
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let config = match pairs(tls)?.into_iter().next() {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(refused)?,
         None => builder.with_no_client_auth(),
@@ -211,92 +225,9 @@ pub fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, Error> {
     Ok(Arc::new(config))
 }
 
-/// `verify` without `ca_file`: no authority vouches for anybody.
-#[derive(Debug)]
-struct NobodyTrusted(Arc<CryptoProvider>);
-
-impl ClientCertVerifier for NobodyTrusted {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Err(rustls::CertificateError::UnknownIssuer.into())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Unverified(self.0.clone()).verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Unverified(self.0.clone()).verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// `insecure: true`: any certificate will do. The configuration warns about it.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+/// When the first certificate of the block ends, in seconds since 1970; `None` without one.
+pub fn not_after_seconds(tls: &Tls) -> Option<i64> {
+    let pair = tls.certificates.first()?;
+    let chain = certificates("cert_file", &pair.cert_file).ok()?;
+    accounts::CertificateFacts::from_der(chain.first()?).ok().map(|facts| facts.not_after_seconds)
 }

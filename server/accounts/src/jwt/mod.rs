@@ -11,4 +11,4 @@ pub(crate) mod token;
 pub(crate) mod user;
 
 pub use claims::{AccountClaims, ActivationClaims, Claims, OperatorClaims, UserClaims};
-pub use token::{TokenError, account, activation, generic, operator, user};
+pub use token::{TokenError, account, activation, generic, operator, payload, user};

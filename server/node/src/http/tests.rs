@@ -93,7 +93,7 @@ impl Source for Fake {
 async fn start(base_path: &str, fake: Fake) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, base_path.to_owned(), Arc::new(fake), None));
+    tokio::spawn(serve(listener, base_path.to_owned(), Arc::new(fake), Box::new(|| None)));
     address
 }
 
@@ -238,7 +238,7 @@ async fn the_port_speaks_https_and_nothing_else_with_a_certificate() {
     let (config, certificate) = tls();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, String::new(), Arc::new(quick()), Some(config)));
+    tokio::spawn(serve(listener, String::new(), Arc::new(quick()), Box::new(move || Some(config.clone()))));
 
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate).unwrap();
@@ -267,7 +267,7 @@ async fn the_port_speaks_https_and_nothing_else_with_a_certificate() {
 async fn a_handshake_that_stalls_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, String::new(), Arc::new(quick()), Some(tls().0)));
+    tokio::spawn(serve(listener, String::new(), Arc::new(quick()), Box::new(|| Some(tls().0))));
     let begun = tokio::time::Instant::now();
     assert_eq!(exchange_bytes(address, b"\x16").await, "");
     assert!(begun.elapsed() < 2 * HANDSHAKE_TIME_MAX, "{:?}", begun.elapsed());

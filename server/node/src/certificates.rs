@@ -1,0 +1,127 @@
+//! The TLS configurations in force, and the watch over the files that they were made from.
+//!
+//! Owns when certificates are read: at start, at a reload, and when a file changes, also by the swap of the symlink
+//! that a mounted Secret is behind. New connections get what is in force; open ones keep what they have. Certificates
+//! that cannot be used change nothing.
+
+use crate::shared::Shared;
+use crate::tls::{self, Demands, RouteNames};
+use config::Settings;
+use config::tls::Tls;
+use rustls::{ClientConfig, ServerConfig};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Weak;
+use std::time::Duration;
+
+/// How often the files are looked at.
+const WATCH_PERIOD: Duration = Duration::from_secs(2);
+
+/// TLS of all listeners.
+#[derive(Clone, Debug, Default)]
+pub struct Certificates {
+    /// For clients.
+    pub client: Option<Arc<ServerConfig>>,
+    /// For the monitor.
+    pub monitor: Option<Arc<ServerConfig>>,
+    /// For accepting routes.
+    pub route_server: Option<Arc<ServerConfig>>,
+    /// For opening routes.
+    pub route_client: Option<Arc<ClientConfig>>,
+    /// When the certificate for clients ends, in seconds since 1970.
+    pub client_not_after_seconds: Option<i64>,
+    /// When the certificate for routes ends.
+    pub route_not_after_seconds: Option<i64>,
+}
+
+impl Certificates {
+    /// Reads all files that the settings name.
+    ///
+    /// # Errors
+    /// A file cannot be read, or a key does not belong to its certificate.
+    pub fn read(settings: &Settings) -> Result<Certificates, tls::Error> {
+        let mut read = Certificates::default();
+        if let Some(tls) = &settings.tls {
+            let demands = Demands { pinned: tls.pinned_certs.clone(), route: None };
+            let verify = tls.verify || tls.verify_and_map || !tls.pinned_certs.is_empty();
+            read.client = Some(tls::server_config(tls, verify, &demands)?);
+            read.client_not_after_seconds = tls::not_after_seconds(tls);
+            if settings.monitoring.https_port.is_some() {
+                read.monitor = Some(tls::server_config(tls, false, &Demands::default())?);
+            }
+        }
+        if let Some(tls) = &settings.cluster.tls {
+            let pinned = tls.pinned_certs.clone();
+            let accepted = Demands { pinned: pinned.clone(), route: route_names(settings, tls) };
+            // routes always check each other
+            let verify = !tls.insecure || tls.ca_file.is_some() || !accepted.is_empty();
+            read.route_server = Some(tls::server_config(tls, verify, &accepted)?);
+            read.route_client = Some(tls::client_config(tls, &Demands { pinned, route: None })?);
+            read.route_not_after_seconds = tls::not_after_seconds(tls);
+        }
+        Ok(read)
+    }
+}
+
+fn route_names(settings: &Settings, tls: &Tls) -> Option<RouteNames> {
+    let known_urls = tls.verify_cert_and_check_known_urls;
+    let hosts = settings.cluster.routes.iter().filter(|_| known_urls);
+    let user = settings.cluster.username.clone().filter(|_| tls.verify_and_map);
+    let hosts = hosts.map(|url| url.host.to_ascii_lowercase()).collect();
+    (tls.verify_and_map || known_urls).then_some(RouteNames { user, hosts })
+}
+
+/// What tells one state of a file from another: by metadata, which a swapped symlink changes too.
+type Mark = (PathBuf, Option<(u64, std::time::SystemTime, u64)>);
+
+fn marks(settings: &Settings) -> Vec<Mark> {
+    let blocks = [&settings.tls, &settings.cluster.tls].into_iter().flatten();
+    let files = blocks.flat_map(|tls| {
+        let pairs = tls.certificates.iter().flat_map(|pair| [&pair.cert_file, &pair.key_file]);
+        pairs.chain(&tls.ca_file)
+    });
+    files.map(|file| (PathBuf::from(file), mark(file))).collect()
+}
+
+fn mark(file: &str) -> Option<(u64, std::time::SystemTime, u64)> {
+    let metadata = std::fs::metadata(file).ok()?;
+    #[cfg(unix)]
+    let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
+    #[cfg(not(unix))]
+    let inode = 0;
+    Some((inode, metadata.modified().ok()?, metadata.len()))
+}
+
+/// Looks at the files for as long as the server runs.
+pub async fn watch(shared: Weak<Shared>) {
+    let mut seen: Option<Vec<Mark>> = None;
+    let mut complaint = String::new();
+    loop {
+        let Some(server) = shared.upgrade() else { return };
+        let settings = server.settings();
+        let found = marks(&settings);
+        match &seen {
+            Some(seen) if *seen == found => {}
+            None => seen = Some(found),
+            Some(_) => match Certificates::read(&settings) {
+                Ok(certificates) => {
+                    *server.certificates.write() = certificates;
+                    tracing::info!("Reloaded certificates, their files have changed");
+                    (seen, complaint) = (Some(found), String::new());
+                }
+                // perhaps only half of them are written: looked at again until they fit
+                Err(error) => {
+                    let text = error.to_string();
+                    if text != complaint {
+                        tracing::error!(
+                            "certificate files have changed and cannot be used, the old ones stay: {text}"
+                        );
+                        complaint = text;
+                    }
+                }
+            },
+        }
+        drop(server);
+        tokio::time::sleep(WATCH_PERIOD).await;
+    }
+}

@@ -1,0 +1,234 @@
+//! TLS as operators of servers use it: certificates that change under a running server, pinned keys, who speaks first.
+
+mod support;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::{PATIENCE, eventually, start};
+
+/// An authority that signs certificates of servers and clients.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new(name: &str) -> Authority {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// PEM of certificate and key.
+    fn sign(&self, name: &str, year: i32) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        roots
+    }
+}
+
+/// A folder as the kubelet mounts a Secret: files are links to `..data/file`, and `..data` links to a folder with a
+/// date in its name.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(name: &str) -> Mounted {
+        let path = std::env::temp_dir().join(format!("starling-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Mounted(path)
+    }
+
+    fn put(&self, files: &[(&str, &str)]) {
+        let version = format!("..{:?}", Instant::now()).replace([' ', ':', '{', '}'], "");
+        std::fs::create_dir(self.0.join(&version)).unwrap();
+        for (name, text) in files {
+            std::fs::write(self.0.join(&version).join(name), text).unwrap();
+            let link = self.0.join(name);
+            if !link.exists() {
+                std::os::unix::fs::symlink(Path::new("..data").join(name), link).unwrap();
+            }
+        }
+        std::os::unix::fs::symlink(&version, self.0.join("..new")).unwrap();
+        std::fs::rename(self.0.join("..new"), self.0.join("..data")).unwrap();
+    }
+
+    fn tls(&self, more: &str) -> String {
+        let file = |name: &str| self.0.join(name).display().to_string();
+        let (cert, key, ca) = (file("tls.crt"), file("tls.key"), file("ca.crt"));
+        format!("tls {{ cert_file: {cert:?}, key_file: {key:?}, ca_file: {ca:?}\n {more} }}")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+type Stream = rustls::StreamOwned<ClientConnection, TcpStream>;
+
+fn dial(server: &node::Server) -> TcpStream {
+    let url = server.client_url();
+    let stream = TcpStream::connect(url.strip_prefix("nats://").unwrap()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn secured(stream: TcpStream, roots: RootCertStore, client: Option<&(String, String)>) -> Stream {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match client {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    let name = ServerName::try_from("localhost").unwrap();
+    rustls::StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
+}
+
+fn line(stream: &mut impl Read) -> io::Result<String> {
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while !text.ends_with(b"\r\n") {
+        if stream.read(&mut byte)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        text.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn ping(stream: &mut (impl Read + Write)) -> io::Result<()> {
+    stream.write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n")?;
+    match line(stream)?.as_str() {
+        "PONG\r\n" => Ok(()),
+        other => Err(io::Error::other(other.to_owned())),
+    }
+}
+
+/// INFO in the clear, then TLS, then PING.
+fn enter(
+    server: &node::Server,
+    roots: RootCertStore,
+    client: Option<&(String, String)>,
+) -> io::Result<Stream> {
+    let mut stream = dial(server);
+    line(&mut stream)?;
+    let mut stream = secured(stream, roots, client);
+    ping(&mut stream)?;
+    Ok(stream)
+}
+
+#[test]
+fn a_swapped_secret_is_what_new_connections_see_and_open_ones_go_on() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let mounted = Mounted::new("swap");
+    let (cert, key) = old.sign("localhost", 2040);
+    mounted.put(&[("tls.crt", &cert), ("tls.key", &key), ("ca.crt", &old.pem())]);
+    let server = start(&mounted.tls("verify: true"));
+    let of_old = old.sign("client", 2040);
+    let mut open = enter(&server, old.roots(), Some(&of_old)).unwrap();
+    let not_after = || server.monitor().varz().tls_cert_not_after.unwrap().to_string();
+    assert_eq!(not_after(), "2040-01-01T00:00:00Z");
+    // the watch has seen the first state
+    std::thread::sleep(Duration::from_millis(500));
+    let (cert, key) = new.sign("localhost", 2041);
+    mounted.put(&[("tls.crt", &cert), ("tls.key", &key), ("ca.crt", &new.pem())]);
+    eventually("the new certificate is in force", || not_after() == "2041-01-01T00:00:00Z");
+    let of_new = new.sign("client", 2040);
+    enter(&server, new.roots(), Some(&of_new)).unwrap();
+    assert!(enter(&server, old.roots(), Some(&of_new)).is_err(), "the old certificate is gone");
+    assert!(enter(&server, new.roots(), Some(&of_old)).is_err(), "the old authority is gone");
+    ping(&mut open).unwrap();
+    // half of a change, or rubbish, changes nothing
+    mounted.put(&[("tls.crt", &cert), ("tls.key", "rubbish"), ("ca.crt", &new.pem())]);
+    std::thread::sleep(Duration::from_millis(2500));
+    enter(&server, new.roots(), Some(&of_new)).unwrap();
+}
+
+#[test]
+fn only_pinned_keys_are_let_in() {
+    let authority = Authority::new("authority");
+    let mounted = Mounted::new("pinned");
+    let (cert, key) = authority.sign("localhost", 2040);
+    mounted.put(&[("tls.crt", &cert), ("tls.key", &key), ("ca.crt", &authority.pem())]);
+    let (pinned, other) = (authority.sign("a", 2040), authority.sign("b", 2040));
+    let der = CertificateDer::from_pem_slice(pinned.0.as_bytes()).unwrap();
+    let pin = accounts::CertificateFacts::from_der(&der).unwrap().key_sha256;
+    let server = start(&mounted.tls(&format!("verify: true, pinned_certs: [{pin:?}]")));
+    enter(&server, authority.roots(), Some(&pinned)).unwrap();
+    assert!(enter(&server, authority.roots(), Some(&other)).is_err());
+    assert!(enter(&server, authority.roots(), None).is_err());
+}
+
+#[test]
+fn with_auto_a_client_may_begin_with_tls_or_wait_for_info() {
+    let authority = Authority::new("authority");
+    let mounted = Mounted::new("first");
+    let (cert, key) = authority.sign("localhost", 2040);
+    mounted.put(&[("tls.crt", &cert), ("tls.key", &key), ("ca.crt", &authority.pem())]);
+    let server = start(&mounted.tls("handshake_first: \"200ms\""));
+    let begun = Instant::now();
+    enter(&server, authority.roots(), None).unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(190), "INFO in the clear comes late");
+    let mut first = secured(dial(&server), authority.roots(), None);
+    first.flush().unwrap();
+    assert!(line(&mut first).unwrap().starts_with("INFO {"));
+    ping(&mut first).unwrap();
+}
+
+#[test]
+fn routes_show_certificates_with_a_name_of_a_known_route_or_of_the_user() {
+    let authority = Authority::new("authority");
+    let mounted = Mounted::new("routes");
+    let (cert, key) = authority.sign("localhost", 2040);
+    mounted.put(&[("tls.crt", &cert), ("tls.key", &key), ("ca.crt", &authority.pem())]);
+    let with = |more: &str, routes: &str| {
+        let tls = mounted.tls(more);
+        start(&format!(
+            "cluster {{ name: c, listen: \"127.0.0.1:-1\", no_advertise: true, {tls}, routes: [{routes}] }}"
+        ))
+    };
+    let routes = |server: &node::Server| server.monitor().varz().routes;
+    let joins = |more: &str, others: &str| {
+        let known = with(more, others);
+        let port = known.monitor().varz().cluster.cluster_port;
+        let joining = with("", &format!("\"nats-route://localhost:{port}\""));
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) {
+            if routes(&joining) > 0 && routes(&known) > 0 {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    };
+    assert!(joins("", ""));
+    assert!(joins("verify_cert_and_check_known_urls: true", "\"nats-route://localhost:1\""));
+    assert!(!joins("verify_cert_and_check_known_urls: true", "\"nats-route://127.0.0.2:1\""));
+    assert!(!joins("verify_and_map: true", "\"nats-route://127.0.0.2:1\""));
+}
