@@ -124,9 +124,13 @@ fn line(stream: &mut impl Read) -> io::Result<String> {
 
 fn ping(stream: &mut (impl Read + Write)) -> io::Result<()> {
     stream.write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n")?;
-    match line(stream)?.as_str() {
-        "PONG\r\n" => Ok(()),
-        other => Err(io::Error::other(other.to_owned())),
+    loop {
+        match line(stream)?.as_str() {
+            "PONG\r\n" => return Ok(()),
+            // the server's own, which comes after two seconds
+            "PING\r\n" => stream.write_all(b"PONG\r\n")?,
+            other => return Err(io::Error::other(other.to_owned())),
+        }
     }
 }
 
