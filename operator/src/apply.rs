@@ -134,7 +134,52 @@ pub async fn event(client: &Client, reporter: &Reporter, about: &ObjectReference
     }
 }
 
-/// Applies an object unless it already is as it should be.
+/// Applies an object whose controller is `owner`, unless it already is as it should be.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn owned_by<O, K>(client: &Client, owner: &O, desired: &K) -> Result<(), ApplyError>
+where
+    O: Resource<DynamicType = ()>,
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    let (namespace, uid) = (owner.namespace().unwrap_or_default(), owner.uid().unwrap_or_default());
+    ensure_owned(client, &namespace, &uid, desired).await
+}
+
+/// Writes the status of an object that is not a cluster, all of it.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn status_of<K>(client: &Client, object: &K, status: &impl Serialize) -> Result<(), ApplyError>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned,
+{
+    let name = object.name_any();
+    let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let patch = serde_json::json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {"name": name},
+        "status": status,
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    match api.patch_status(&name, &parameters, &Patch::Apply(patch)).await {
+        Ok(_) => Ok(()),
+        // Deleted meanwhile.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(source) => Err(refused::<K>(&name, source)),
+    }
+}
+
+/// Applies an object of a cluster unless it already is as it should be.
 async fn ensure<K>(client: &Client, cluster: &Cluster, desired: &K) -> Result<(), ApplyError>
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
@@ -143,15 +188,31 @@ where
         + Serialize
         + DeserializeOwned,
 {
+    ensure_owned(client, &cluster.namespace, &cluster.uid, desired).await
+}
+
+async fn ensure_owned<K>(
+    client: &Client,
+    namespace: &str,
+    uid: &String,
+    desired: &K,
+) -> Result<(), ApplyError>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned,
+{
     let name = desired.name_any();
-    let api: Api<K> = Api::namespaced(client.clone(), &cluster.namespace);
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let refuse = |source| refused::<K>(&name, source);
     let mut desired =
         serde_json::to_value(desired).map_err(|error| refuse(kube::Error::SerdeError(error)))?;
     let hash = hash(&desired);
     desired["metadata"]["annotations"][APPLIED_HASH] = Value::String(hash.clone());
     if let Some(existing) = api.get_opt(&name).await.map_err(refuse)? {
-        if owner_uid(existing.meta()) != Some(&cluster.uid) {
+        if owner_uid(existing.meta()) != Some(uid) {
             return Err(ApplyError::Foreign { kind: K::kind(&()).into_owned(), name });
         }
         let existing = serde_json::to_value(&existing)

@@ -23,12 +23,14 @@ use tokio::sync::watch;
 use crate::apply::{self, ApplyError};
 use crate::build::config::{self, Generation, Placement, Reload};
 use crate::build::{self, SystemSecret, labels};
-use crate::crd::{Endpoint, NatsCluster, NatsClusterStatus};
+use crate::crd::{Endpoint, NatsAccount, NatsCluster, NatsClusterStatus, NatsUser};
 use crate::metrics::Metrics;
 use crate::observe::broker::Prober;
 use crate::observe::kubernetes::{self, Seen};
 use crate::rollout::{self, Plan, Step, Target, Wait};
 use crate::status::{self, Note, View};
+use crate::tenancy::{self, Served};
+use crate::tenants;
 use crate::validate::{self, Cluster, Defaults};
 
 /// Pause between looks while something is under way. Watches report most changes earlier.
@@ -121,13 +123,34 @@ pub async fn run(
             let cluster = pod.labels().get(labels::INSTANCE)?;
             Some(ObjectRef::new(cluster).within(&pod.namespace()?))
         })
+        .watches(api::<NatsAccount>(client, namespace), watcher::Config::default(), |account| {
+            Some(ObjectRef::new(&account.spec.cluster_ref.name).within(&account.namespace()?))
+        })
+        .watches(api::<NatsUser>(client, namespace), watcher::Config::default(), |user| {
+            Some(ObjectRef::new(&user.spec.cluster_ref.name).within(&user.namespace()?))
+        })
+        .watches(
+            api::<Secret>(client, namespace),
+            watcher::Config::default().labels(tenants::CLUSTER),
+            |secret| {
+                Some(ObjectRef::new(secret.labels().get(tenants::CLUSTER)?).within(&secret.namespace()?))
+            },
+        )
         .graceful_shutdown_on(stop);
     controller
-        .run(reconcile, on_error, context)
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                // Failed reconciles have been logged where they failed; this is about watches.
-                tracing::debug!(%error, "controller");
+        .run(reconcile, on_error, context.clone())
+        .for_each(|result| {
+            let context = &context;
+            async move {
+                match result {
+                    // Accounts and users whose cluster does not exist.
+                    Err(kube::runtime::controller::Error::ObjectNotFound(missing)) => {
+                        forgotten(context, &missing).await;
+                    }
+                    // Failed reconciles have been logged where they failed; this is about watches.
+                    Err(error) => tracing::debug!(%error, "controller"),
+                    Ok(_) => {}
+                }
             }
         })
         .await;
@@ -140,6 +163,25 @@ where
     match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
+    }
+}
+
+async fn forgotten<K: kube::runtime::reflector::Lookup>(context: &Context, missing: &ObjectRef<K>)
+where
+    K::DynamicType: Clone,
+{
+    let namespace = missing.namespace.clone().unwrap_or_default();
+    if context.must_lead().is_ok()
+        && let Err(error) = tenants::orphans(
+            &context.client,
+            &context.reporter,
+            &namespace,
+            &missing.name,
+            &kubernetes::now(),
+        )
+        .await
+    {
+        tracing::warn!(%namespace, cluster = missing.name, %error, "cannot tell accounts that their cluster is missing");
     }
 }
 
@@ -196,7 +238,7 @@ async fn reconcile(
 async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Action, ReconcileError> {
     context.must_lead()?;
     let client = &context.client;
-    let cluster = match validate::validate(object, &context.defaults) {
+    let mut cluster = match validate::validate(object, &context.defaults) {
         Ok(cluster) => cluster,
         Err(problems) => {
             let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -204,13 +246,15 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
         }
     };
     let seen = kubernetes::cluster(client, &cluster).await?;
+    let now = kubernetes::now();
+    let mut tenants = tenants::observe(client, &cluster).await?;
+    let outcome = settle_tenants(context, &mut cluster, &mut tenants, &seen, object, &now).await?;
     let generation = match prepare(context, &cluster, &seen).await? {
         Ok(generation) => generation,
         Err((reason, message)) => return refuse(object, context, reason, &message).await,
     };
     let restarted_at = object.annotations().get(labels::RESTARTED_AT).map(String::as_str);
     let mut resources = build::resources(&cluster, &generation, restarted_at, 0);
-    let now = kubernetes::now();
     let observed =
         kubernetes::servers(&seen, &cluster, &resources.template_hash, &context.prober, &now).await;
     let digest = generation.rendered.digest.clone();
@@ -235,7 +279,37 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
     let notes = status::notes(&cluster, &plan.step, object.status.as_ref(), &current);
     tell(object, context, current, notes).await?;
     context.metrics.step_taken(&plan.step);
-    Ok(next_look(&cluster, &plan))
+    let pause = next_look(&cluster, &plan);
+    let Some(outcome) = outcome else { return Ok(Action::requeue(pause)) };
+    let (accounts, is_complete) = tenants::served_accounts(&observed, &generation, seen.generation.as_ref());
+    let served = Served { accounts: &accounts, is_complete, servers: observed.servers.len() };
+    tenants::tell(client, &context.reporter, &tenants, &outcome, served, &now).await?;
+    let wake = outcome
+        .wake_at
+        .map(|at| Duration::from_secs(u64::try_from(at - now.0.as_second()).unwrap_or_default()));
+    Ok(Action::requeue(wake.map_or(pause, |wake| pause.min(wake.max(PAUSE_BUSY)))))
+}
+
+/// Credentials and accounts. `None`, and what the servers have, while nothing is to be changed.
+async fn settle_tenants(
+    context: &Context,
+    cluster: &mut Cluster,
+    tenants: &mut tenants::Tenants,
+    seen: &Seen,
+    object: &NatsCluster,
+    now: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time,
+) -> Result<Option<tenancy::Outcome>, ReconcileError> {
+    let before = seen.generation.as_ref();
+    if cluster.paused {
+        let known = before.map(|before| before.rendered.settings.accounts.as_slice()).unwrap_or_default();
+        cluster.accounts = tenancy::without_door(known);
+        return Ok(None);
+    }
+    context.must_lead()?;
+    let status = object.status.as_ref();
+    let outcome = tenants::settle(&context.client, cluster, tenants, before, status, now).await?;
+    cluster.accounts.clone_from(&outcome.accounts);
+    Ok(Some(outcome))
 }
 
 /// Credentials and configuration; the inner error is the user's to mend.
@@ -320,8 +394,8 @@ async fn tell(
     Ok(())
 }
 
-fn next_look(cluster: &Cluster, plan: &Plan) -> Action {
-    Action::requeue(match &plan.step {
+fn next_look(cluster: &Cluster, plan: &Plan) -> Duration {
+    match &plan.step {
         Step::Done | Step::Wait(Wait::Paused | Wait::OnDelete { .. })
             if cluster.config.merge_from.is_empty() =>
         {
@@ -331,5 +405,5 @@ fn next_look(cluster: &Cluster, plan: &Plan) -> Action {
         Step::Wait(Wait::Settling { left, .. }) => PAUSE_BUSY.max(*left),
         Step::Wait(wait) if wait.overdue() => PAUSE_STALLED,
         _ => PAUSE_BUSY,
-    })
+    }
 }

@@ -14,4 +14,6 @@ pub mod observe;
 pub mod process;
 pub mod rollout;
 pub mod status;
+pub mod tenancy;
+pub mod tenants;
 pub mod validate;

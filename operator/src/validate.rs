@@ -70,6 +70,10 @@ pub struct Cluster {
     pub route_port: u16,
     /// Connections between each two servers.
     pub pool_size: u16,
+    /// Who may connect.
+    pub auth: crd::AuthMode,
+    /// Accounts of [`crd::AuthMode::Static`], which the driver has from [`crate::tenancy`]; none before.
+    pub accounts: Vec<::config::accounts::Account>,
     /// The one client listener.
     pub listener: Listener,
     /// Monitoring port.
@@ -235,6 +239,8 @@ pub fn validate(object: &NatsCluster, defaults: &Defaults) -> Result<Cluster, Ve
         cluster_name: if spec.cluster.name.is_empty() { name.clone() } else { spec.cluster.name.clone() },
         route_port: number("spec.cluster.port", spec.cluster.port, &mut problems),
         pool_size: number("spec.cluster.poolSize", spec.cluster.pool_size, &mut problems),
+        auth: spec.auth.mode,
+        accounts: Vec::new(),
         listener: validate_listener(&spec.listeners, &mut problems),
         monitor_port: number("spec.monitoring.port", spec.monitoring.port, &mut problems),
         resources: spec.resources.clone(),
@@ -344,14 +350,14 @@ fn validate_pod_spec(template: &crd::PodTemplate, problems: &mut Vec<Invalid>) -
     }
 }
 
-fn number<T: TryFrom<i32> + Default>(field: &str, value: i32, problems: &mut Vec<Invalid>) -> T {
+pub(crate) fn number<T: TryFrom<i32> + Default>(field: &str, value: i32, problems: &mut Vec<Invalid>) -> T {
     T::try_from(value).unwrap_or_else(|_| {
         problems.push(Invalid::new(field, format!("{value} is out of range")));
         T::default()
     })
 }
 
-fn duration(field: &str, text: &str, problems: &mut Vec<Invalid>) -> Duration {
+pub(crate) fn duration(field: &str, text: &str, problems: &mut Vec<Invalid>) -> Duration {
     match text.parse::<kube::core::Duration>() {
         Ok(parsed) if !parsed.is_negative() => parsed.into(),
         _ => {
@@ -361,7 +367,7 @@ fn duration(field: &str, text: &str, problems: &mut Vec<Invalid>) -> Duration {
     }
 }
 
-fn bytes(field: &str, text: &str, problems: &mut Vec<Invalid>) -> Option<u64> {
+pub(crate) fn bytes(field: &str, text: &str, problems: &mut Vec<Invalid>) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor: Option<u64> = match &text[digits.len()..] {
         "" => Some(1),

@@ -50,10 +50,22 @@ fn both_drivers_call_the_same_functions() {
     }
 }
 
+/// Accounts and users are decided about in one place, too.
+#[test]
+fn both_drivers_ask_the_same_tenancy() {
+    let callers: Vec<_> = all()
+        .into_iter()
+        .filter(|(_, code)| code.contains("tenancy::decide("))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(callers.len(), 2, "{callers:?}");
+    assert!(callers.iter().all(|path| path.ends_with("tenants.rs")), "{callers:?}");
+}
+
 /// What decides talks to nobody; what talks decides nothing.
 #[test]
 fn only_observe_apply_and_the_drivers_have_the_outside_world() {
-    let pure = ["crd", "validate.rs", "build", "rollout.rs", "status.rs"];
+    let pure = ["crd", "validate.rs", "build", "tenancy", "rollout.rs", "status.rs"];
     let outside =
         ["kube::Client", "tokio::", "std::fs", "std::net", "Instant::now", "Timestamp::now", "rand::rng"];
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

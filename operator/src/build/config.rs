@@ -219,6 +219,10 @@ fn base(cluster: &Cluster, placement: &Placement, route_password: &str) -> Setti
     settings.write_deadline = spec.write_deadline.unwrap_or(settings.write_deadline);
     settings.ping_interval = spec.ping_interval.unwrap_or(settings.ping_interval);
     settings.ping_max = spec.ping_max.unwrap_or(settings.ping_max);
+    if cluster.auth == crate::crd::AuthMode::Static {
+        settings.accounts_defined = true;
+        settings.accounts = crate::tenancy::with_closed_door(&cluster.accounts, route_password);
+    }
     let routing = &mut settings.cluster;
     routing.name = Some(cluster.cluster_name.clone());
     routing.host = placement.host.clone();
@@ -266,7 +270,7 @@ fn parse(source: &str, text: &str) -> Result<Map, ConfigError> {
 }
 
 /// The server's complaint, without the place in a file that nobody wrote.
-fn words(error: &config::Error) -> String {
+pub(crate) fn words(error: &config::Error) -> String {
     match error {
         config::Error::Invalid { problems, .. } => {
             problems.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ")

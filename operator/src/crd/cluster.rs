@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::NatsClusterStatus;
 
 /// Go-style duration: one or more numbers with unit, as Kubernetes writes them.
-const DURATION_PATTERN: &str = r"^([0-9]+(ms|s|m|h))+$";
+pub(super) const DURATION_PATTERN: &str = r"^([0-9]+(ms|s|m|h))+$";
 /// Whole number of bytes with an optional binary or decimal suffix (a Kubernetes quantity).
-const BYTES_PATTERN: &str = r"^[0-9]+(k|M|G|Ki|Mi|Gi)?$";
+pub(super) const BYTES_PATTERN: &str = r"^[0-9]+(k|M|G|Ki|Mi|Gi)?$";
 
 /// A NATS cluster: servers that know each other, and the Services that lead clients to them.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -122,6 +122,10 @@ pub struct NatsClusterSpec {
     /// How the servers reach each other.
     #[serde(default)]
     pub cluster: ClusterSpec,
+
+    /// Who may connect.
+    #[serde(default)]
+    pub auth: Auth,
 
     /// Ports that clients connect to. This version knows one listener, of protocol Nats.
     #[serde(default = "default_listeners")]
@@ -319,6 +323,26 @@ impl Default for ClusterSpec {
     fn default() -> Self {
         Self { name: String::new(), port: default_route_port(), pool_size: default_pool_size() }
     }
+}
+
+/// Who may connect.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Auth {
+    /// None: anybody, unless spec.config.merge or mergeFrom say otherwise. Static: the NatsUsers of this
+    /// cluster's NatsAccounts, and nobody else.
+    #[serde(default)]
+    pub mode: AuthMode,
+}
+
+/// Who may connect.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, schemars::JsonSchema)]
+pub enum AuthMode {
+    /// Anybody, or whom the merged configuration names.
+    #[default]
+    None,
+    /// NatsUsers.
+    Static,
 }
 
 /// A port that clients connect to.

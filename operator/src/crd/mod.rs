@@ -8,18 +8,30 @@
 //! are strings, choices are CamelCase enums, lists of named things are list-maps, `spec` is never
 //! written by the operator.
 
+mod account;
 mod cluster;
 mod generate;
 mod status;
+mod user;
 
-pub use cluster::{
-    Advertise, BudgetMode, ClusterSpec, DisruptionBudget, Expose, ExposeType, ImagePullSecret, Listener,
-    ListenerProtocol, LogLevel, Logging, MergeSource, Monitoring, NatsCluster, NatsClusterSpec, PodTemplate,
-    RollingUpdate, SecretKeyReference, ServerConfig, Spread, Topology, UpdateStrategy, UpdateStrategyType,
+pub use account::{
+    AccountExport, AccountImport, AccountLimits, LocalReference, MappingDestination, NatsAccount,
+    NatsAccountSpec, NatsAccountStatus, ResponseType, ShareType, SubjectMapping,
 };
-pub use generate::{crd_documents, crd_schema};
+pub use cluster::{
+    Advertise, Auth, AuthMode, BudgetMode, ClusterSpec, DisruptionBudget, Expose, ExposeType,
+    ImagePullSecret, Listener, ListenerProtocol, LogLevel, Logging, MergeSource, Monitoring, NatsCluster,
+    NatsClusterSpec, PodTemplate, RollingUpdate, SecretKeyReference, ServerConfig, Spread, Topology,
+    UpdateStrategy, UpdateStrategyType,
+};
+pub use generate::{crd_documents, crd_schema, schema_of};
 pub use status::{
     Endpoint, NatsClusterStatus, RolloutStatus, ScalingStatus, ServerStatus, VersionStatus, condition,
+};
+
+pub use user::{
+    CredentialType, Credentials, NatsUser, NatsUserSpec, NatsUserStatus, Permissions, ResponsePermission,
+    SubjectPermission,
 };
 
 /// API group of every kind of ours.

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::tenants::Tenants;
 use super::yaml::{self, Key, Node};
 use super::{LocalError, admission};
 use crate::crd::{self, NatsCluster};
@@ -20,6 +22,8 @@ pub struct Source {
     pub cluster: Cluster,
     /// Secrets in the same file, for `config.mergeFrom`: (Secret, key) to value.
     pub secrets: BTreeMap<(String, String), String>,
+    /// Accounts and users in the same file.
+    pub tenants: Tenants,
     /// Fields that only mean something on Kubernetes, and are set.
     pub ignored: Vec<&'static str>,
 }
@@ -42,9 +46,33 @@ pub fn load(text: &str, label: &str) -> Result<Source, LocalError> {
         };
         return Err(LocalError::File(message));
     };
+    let object: NatsCluster = admitted(node, label)?;
+    let cluster = validate::validate(&object, &Defaults::default()).map_err(|problems| {
+        let line = |problem: validate::Invalid| {
+            let path: Vec<Key> = problem.field.split('.').map(|name| Key::Field(name.to_owned())).collect();
+            format!("{label}: {}: {problem}", node.position(&path))
+        };
+        LocalError::File(problems.into_iter().map(line).collect::<Vec<_>>().join("\n"))
+    })?;
+    let tenants = Tenants {
+        accounts: of_kind("NatsAccount")
+            .into_iter()
+            .map(|node| tenant(node, &cluster, label))
+            .collect::<Result<_, _>>()?,
+        users: of_kind("NatsUser")
+            .into_iter()
+            .map(|node| tenant(node, &cluster, label))
+            .collect::<Result<_, _>>()?,
+    };
+    Ok(Source { cluster, secrets: secrets(&of_kind("Secret")), tenants, ignored: ignored(node) })
+}
+
+/// An object that the API server would take.
+fn admitted<K: DeserializeOwned>(node: &Node, label: &str) -> Result<K, LocalError> {
     let value = node.value();
     check_version(node, &value, label)?;
-    let complaints: Vec<String> = admission::check(&crd::crd_schema(), &value)
+    let schema = crd::schema_of(value["kind"].as_str().unwrap_or_default()).unwrap_or_default();
+    let complaints: Vec<String> = admission::check(&schema, &value)
         .into_iter()
         .map(|violation| {
             let place = admission::show_path(&violation.path);
@@ -57,16 +85,20 @@ pub fn load(text: &str, label: &str) -> Result<Source, LocalError> {
     if !complaints.is_empty() {
         return Err(LocalError::File(complaints.join("\n")));
     }
-    let object: NatsCluster = serde_json::from_value(value)
-        .map_err(|error| LocalError::File(format!("{label}: {}: {error}", node.position(&[]))))?;
-    let cluster = validate::validate(&object, &Defaults::default()).map_err(|problems| {
-        let line = |problem: validate::Invalid| {
-            let path: Vec<Key> = problem.field.split('.').map(|name| Key::Field(name.to_owned())).collect();
-            format!("{label}: {}: {problem}", node.position(&path))
-        };
-        LocalError::File(problems.into_iter().map(line).collect::<Vec<_>>().join("\n"))
-    })?;
-    Ok(Source { cluster, secrets: secrets(&of_kind("Secret")), ignored: ignored(node) })
+    serde_json::from_value(value)
+        .map_err(|error| LocalError::File(format!("{label}: {}: {error}", node.position(&[]))))
+}
+
+/// An account or user, which must be this cluster's.
+fn tenant<K: DeserializeOwned>(node: &Node, cluster: &Cluster, label: &str) -> Result<K, LocalError> {
+    let object = admitted(node, label)?;
+    let path = ["spec", "clusterRef", "name"].map(|name| Key::Field(name.to_owned()));
+    let named = node.value()["spec"]["clusterRef"]["name"].clone();
+    if named != cluster.name.as_str() {
+        let problem = format!("spec.clusterRef.name: no NatsCluster {named} in this file");
+        return Err(LocalError::File(format!("{label}: {}: {problem}", node.position(&path))));
+    }
+    Ok(object)
 }
 
 fn check_version(node: &Node, value: &Value, label: &str) -> Result<(), LocalError> {

@@ -11,6 +11,7 @@ mod leftovers;
 mod process;
 mod runner;
 mod screen;
+mod tenants;
 pub mod yaml;
 
 pub use file::{Source, load, set_replicas};

@@ -12,12 +12,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::file::{Source, load};
 use super::process::{Template, Workload};
 use super::screen::Screen;
+use super::tenants::write_urls;
 use super::{LocalError, leftovers};
 use crate::build::config::{self, Fragment, Generation, Placement};
 use crate::crd::{Endpoint, NatsClusterStatus, condition};
 use crate::observe::broker::Prober;
 use crate::rollout::{self, Step, Target};
 use crate::status::{self, View};
+use crate::tenancy::Outcome;
 
 /// Pause between looks while something is under way.
 const PAUSE_BUSY: Duration = Duration::from_millis(150);
@@ -66,6 +68,10 @@ pub async fn up(options: Options) -> Result<(), LocalError> {
 struct Runner {
     options: Options,
     text: String,
+    source: Source,
+    /// What was decided about accounts and users.
+    tenancy: Outcome,
+    directory: PathBuf,
     complaint: Option<String>,
     /// Fields of the file that mean nothing here.
     ignored: Vec<&'static str>,
@@ -89,11 +95,23 @@ impl Runner {
     ) -> Result<Self, LocalError> {
         let route_password = config::new_password(&mut rand::rng());
         let ignored = source.ignored.clone();
-        let (template, generation) = prepare(source, 1, &route_password, None, &options.file)?;
+        let mut source = source;
+        let tenancy = source.tenants.settle(
+            &directory,
+            source.cluster.auth,
+            None,
+            None,
+            Timestamp::now().as_second(),
+        )?;
+        source.cluster.accounts.clone_from(&tenancy.accounts);
+        let (template, generation) = prepare(&source, 1, &route_password, None, &options.file)?;
         Ok(Self {
-            workload: Workload::new(server, directory, route_password.clone(), template),
+            workload: Workload::new(server, directory.clone(), route_password.clone(), template),
             options,
             text,
+            source,
+            tenancy,
+            directory,
             complaint: None,
             ignored,
             generation,
@@ -109,6 +127,10 @@ impl Runner {
         let name = &self.workload.template().cluster.name;
         let line = format!("{name}: follows {}; Ctrl-C stops all servers", self.options.file.display());
         self.screen.line(&line);
+        for user in self.tenancy.credentials.keys() {
+            let folder = self.directory.join("credentials").join(user);
+            self.screen.line(&format!("{user}: credentials in {}", folder.display()));
+        }
         if !self.ignored.is_empty() {
             let fields: Vec<String> = self.ignored.iter().map(|name| format!("spec.{name}")).collect();
             self.screen.line(&format!("without a meaning for local processes: {}", fields.join(", ")));
@@ -159,6 +181,7 @@ impl Runner {
     /// Looks at everything once and takes at most one step.
     async fn round(&mut self) -> Result<Duration, LocalError> {
         self.follow_file();
+        self.tend_tenants()?;
         let now = Instant::now();
         for line in self.workload.tend(now)? {
             self.screen.line(&line);
@@ -172,6 +195,9 @@ impl Runner {
         self.carry_out(&plan.step, now)?;
         let view = View { cluster: &template.cluster, target: &target, observed: &observed, plan: &plan };
         self.tell(view);
+        if let Some(status) = &self.status {
+            write_urls(&self.directory, &self.tenancy, status)?;
+        }
         Ok(if plan.step == Step::Done { PAUSE_IDLE } else { PAUSE_BUSY })
     }
 
@@ -241,17 +267,60 @@ impl Runner {
                 let message = format!("metadata.name cannot change from {before} while its servers run");
                 return Err(LocalError::File(message));
             }
+            let mut source = source;
+            self.settle(&mut source)?;
             let generation = self.spec_generation + 1;
-            prepare(source, generation, &self.route_password, Some(&self.generation), &self.options.file)
+            prepare(&source, generation, &self.route_password, Some(&self.generation), &self.options.file)
+                .map(|prepared| (source, prepared))
         });
         match changed {
-            Ok((template, generation)) => {
+            Ok((source, (template, generation))) => {
                 self.spec_generation += 1;
+                self.source = source;
                 self.generation = generation;
                 self.workload.set_template(template);
             }
             Err(error) => self.complain(error.to_string()),
         }
+    }
+
+    /// Carries rotations of credentials on.
+    fn tend_tenants(&mut self) -> Result<(), LocalError> {
+        if self.source.tenants == super::tenants::Tenants::default() {
+            return Ok(());
+        }
+        let mut source = self.source.clone();
+        self.settle(&mut source)?;
+        if source.cluster.accounts == self.source.cluster.accounts {
+            return Ok(());
+        }
+        let before = Some(&self.generation);
+        let (template, generation) =
+            prepare(&source, self.spec_generation, &self.route_password, before, &self.options.file)?;
+        self.source = source;
+        self.generation = generation;
+        self.workload.set_template(template);
+        Ok(())
+    }
+
+    /// Decides about accounts and users, and says what was refused, once.
+    fn settle(&mut self, source: &mut Source) -> Result<(), LocalError> {
+        let (auth, now) = (source.cluster.auth, Timestamp::now().as_second());
+        let before = Some(&self.generation);
+        let outcome = source.tenants.settle(&self.directory, auth, before, self.status.as_ref(), now)?;
+        let refused = |outcome: &Outcome| {
+            let all = outcome.refused_accounts.iter().chain(&outcome.refused_users);
+            all.map(|(name, refusal)| format!("{name}: warning: {}: {}", refusal.reason, refusal.message))
+                .collect::<Vec<_>>()
+        };
+        if refused(&outcome) != refused(&self.tenancy) {
+            for line in refused(&outcome) {
+                self.screen.line(&line);
+            }
+        }
+        source.cluster.accounts.clone_from(&outcome.accounts);
+        self.tenancy = outcome;
+        Ok(())
     }
 
     fn complain(&mut self, complaint: String) {
@@ -264,13 +333,13 @@ impl Runner {
 
 /// From a file's content to what servers are started from.
 fn prepare(
-    source: Source,
+    source: &Source,
     spec_generation: i64,
     route_password: &str,
     previous: Option<&Generation>,
     file: &Path,
 ) -> Result<(Template, Generation), LocalError> {
-    let Source { mut cluster, secrets, .. } = source;
+    let Source { mut cluster, secrets, .. } = source.clone();
     cluster.generation = spec_generation;
     let fragment = |(secret, key): &(String, String)| match secrets.get(&(secret.clone(), key.clone())) {
         Some(text) => Ok(Fragment { secret: secret.clone(), key: key.clone(), text: text.clone() }),
