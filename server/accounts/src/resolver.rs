@@ -184,6 +184,11 @@ impl Directory {
         self.tokens.iter().map(|(key, stored)| (key.as_str(), &stored.text))
     }
 
+    /// Takes a token out because room is wanted, not because the account is gone.
+    pub fn evict(&mut self, key: &str) -> Option<Change> {
+        self.take_out(key).then(|| Change::Deleted { key: key.to_owned() })
+    }
+
     /// Hash of all tokens: the payload of the [`Request::Pack`] to be sent every so often.
     pub fn hash(&self) -> [u8; 32] {
         self.hash

@@ -67,7 +67,7 @@ pub fn table(
 }
 
 /// Whom to trust. Operators are read from their files.
-fn operators(settings: &Settings) -> Result<OperatorsSource, Error> {
+pub(crate) fn operators(settings: &Settings) -> Result<OperatorsSource, Error> {
     let trust = &settings.trust;
     let operators: Result<Vec<String>, Error> = trust.operators.iter().map(|text| operator(text)).collect();
     Ok(OperatorsSource {

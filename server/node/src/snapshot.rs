@@ -182,7 +182,8 @@ impl Shared {
         self.broker.routes()
     }
 
-    fn remotes(&self) -> usize {
+    /// Other servers of the cluster that a route leads to.
+    pub(crate) fn remotes(&self) -> usize {
         let mut ids: Vec<String> =
             self.routes_open().iter().map(|r| r.about.lock().remote_id.clone()).collect();
         ids.sort();

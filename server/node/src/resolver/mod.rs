@@ -3,20 +3,36 @@
 //! Owns the store of tokens and which of them the table is told of: an account comes into the table when somebody
 //! logs in to it, with the accounts that it imports from. Never judges a token: that is the `accounts` room's.
 
+mod files;
+mod services;
+
+use crate::access;
 use crate::shared::Shared;
 use crate::worker_thread::now_nanos;
 use accounts::jwt;
+use accounts::resolver::DirectorySettings;
 use accounts::{AuthError, Table};
 use broker::mailbox::Command;
 use client::Question;
 use config::Settings;
 use config::trust::Resolver as Kind;
 use engine::Recheck;
+use files::{Files, FilesSettings};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// How long other servers may take to answer (nats-server `DEFAULT_ACCOUNT_FETCH_TIMEOUT`).
+const FETCH_TIME_MAX: Duration = Duration::from_millis(1900);
+/// How often folders are compared.
+const SYNC_PERIOD: Duration = Duration::from_secs(60);
+/// Tokens that a cache holds unless the configuration says so.
+const CACHE_TOKENS_MAX: usize = 1000;
 
 /// Why a resolver cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -24,17 +40,36 @@ pub enum Error {
     /// A key of the configuration that does not fit.
     #[error("{0}")]
     Configuration(String),
+    /// The folder of tokens cannot be used.
+    #[error("account resolver: {path:?}: {error}")]
+    Directory {
+        /// The folder.
+        path: PathBuf,
+        /// The system's reason.
+        error: std::io::Error,
+    },
+    /// The operator's token cannot be read.
+    #[error("{0}")]
+    Access(#[from] access::Error),
 }
 
 /// Tokens by account key.
 enum Store {
     /// `resolver: MEMORY`.
     Memory(HashMap<String, Arc<str>>),
+    /// A folder with all of them, or with those used lately.
+    Files(Files),
 }
 
 /// The resolver of a server.
 pub struct Resolver {
     store: Mutex<Store>,
+    /// How long other servers may take to answer.
+    timeout: Duration,
+    /// How often a full folder is compared with another server's.
+    sync_period: Duration,
+    /// Answers sent, for the stamp on each.
+    sent: AtomicU64,
     /// Accounts that are being fetched: who wants one waits for the first who did.
     fetching: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
 }
@@ -49,20 +84,58 @@ impl Resolver {
         if trust.operators.is_empty() && trust.trusted_keys.is_empty() {
             return Ok(None);
         }
-        let store = match &trust.resolver {
-            Some(Kind::Memory) => Store::Memory(preloaded(&trust.resolver_preload)?),
+        let mut timeout = FETCH_TIME_MAX;
+        let mut sync_period = SYNC_PERIOD;
+        let mut store = match &trust.resolver {
+            Some(Kind::Memory) => Store::Memory(HashMap::new()),
+            Some(Kind::Full { dir, limit, interval, timeout: wait, allow_delete, hard_delete }) => {
+                timeout = wait.unwrap_or(timeout);
+                sync_period = interval.unwrap_or(sync_period);
+                let directory = DirectorySettings {
+                    allow_delete: *allow_delete,
+                    tokens_max: usize::try_from(*limit).unwrap_or(usize::MAX),
+                    ..directory_settings(settings)?
+                };
+                let (path, hard_delete) = (dir.into(), *hard_delete);
+                Store::Files(Files::open(FilesSettings { directory, path, hard_delete, cache: None })?)
+            }
+            Some(Kind::Cache { dir, limit, ttl, timeout: wait }) => {
+                timeout = wait.unwrap_or(timeout);
+                let directory = DirectorySettings { allow_delete: true, ..directory_settings(settings)? };
+                let limit =
+                    usize::try_from(*limit).ok().filter(|limit| *limit > 0).unwrap_or(CACHE_TOKENS_MAX);
+                let cache = Some((limit, ttl.map(|ttl| ttl.as_nanos() as u64)));
+                let (path, hard_delete) = (dir.into(), true);
+                Store::Files(Files::open(FilesSettings { directory, path, hard_delete, cache })?)
+            }
             None if trust.operators.is_empty() => Store::Memory(HashMap::new()),
             None => {
                 return Err(Error::Configuration(
                     "operators require an account resolver to be configured".into(),
                 ));
             }
-            Some(_) => {
-                let what = "a resolver other than MEMORY is not supported yet: take it out of the configuration to start this server";
+            Some(Kind::Url(_)) => {
+                let what = "resolver: URL(…) is not supported yet: take it out of the configuration to start this server";
                 return Err(Error::Configuration(what.into()));
             }
         };
-        Ok(Some(Resolver { store: Mutex::new(store), fetching: Mutex::default() }))
+        for (key, text) in &trust.resolver_preload {
+            if let Err(error) = jwt::account(text) {
+                return Err(Error::Configuration(format!("preload account error for {key:?}: {error}")));
+            }
+            match &mut store {
+                Store::Memory(tokens) => drop(tokens.insert(key.clone(), text.as_str().into())),
+                Store::Files(files) => drop(files.handle_pack(format!("{key}|{text}").as_bytes())),
+            }
+        }
+        let store = Mutex::new(store);
+        Ok(Some(Resolver {
+            store,
+            timeout,
+            sync_period,
+            fetching: Mutex::default(),
+            sent: AtomicU64::new(0),
+        }))
     }
 
     /// Takes over what another configuration says.
@@ -72,13 +145,24 @@ impl Resolver {
 
     /// A token that is here already.
     pub fn stored(&self, account: &str) -> Option<Arc<str>> {
-        match &*self.store.lock() {
+        match &mut *self.store.lock() {
             Store::Memory(tokens) => tokens.get(account).cloned(),
+            Store::Files(files) => files.token(account),
         }
     }
 
     /// A token, wherever it has to be fetched from.
-    async fn fetch(&self, account: &str) -> Option<Arc<str>> {
+    async fn fetch(&self, shared: &Shared, account: &str) -> Option<Arc<str>> {
+        if let Some(token) = self.stored(account) {
+            return Some(token);
+        }
+        if matches!(&*self.store.lock(), Store::Memory(_)) {
+            return None;
+        }
+        let token = services::ask_others(shared, account, self.timeout).await?;
+        if let Store::Files(files) = &mut *self.store.lock() {
+            files.handle_pack(format!("{account}|{token}").as_bytes());
+        }
         self.stored(account)
     }
 
@@ -98,7 +182,7 @@ impl Resolver {
             {
                 continue;
             }
-            let Some(text) = self.fetch(&name).await else {
+            let Some(text) = self.fetch(shared, &name).await else {
                 tracing::debug!("Account [{name}] fetch failed: no such account");
                 continue;
             };
@@ -132,12 +216,18 @@ pub fn with_tokens(table: &Table, tokens: &[Arc<str>]) -> Option<Table> {
     changed
 }
 
-fn preloaded(preload: &BTreeMap<String, String>) -> Result<HashMap<String, Arc<str>>, Error> {
-    let decoded = preload.iter().map(|(key, text)| match jwt::account(text) {
-        Ok(_) => Ok((key.clone(), Arc::from(text.as_str()))),
-        Err(error) => Err(Error::Configuration(format!("preload account error for {key:?}: {error}"))),
-    });
-    decoded.collect()
+/// Who may change a folder of tokens.
+fn directory_settings(settings: &Settings) -> Result<DirectorySettings, Error> {
+    let operators = access::operators(settings)?.operators;
+    let named = || operators.iter().find_map(|text| Some(jwt::operator(text).ok()?.nats.system_account));
+    let system_account = settings.system_account.clone().or_else(named).filter(|name| !name.is_empty());
+    if system_account.is_none() {
+        let what = "using nats based account resolver - the system account needs to be specified in configuration or the operator jwt";
+        return Err(Error::Configuration(what.into()));
+    }
+    let operator = operators.into_iter().next();
+    let operator = operator.ok_or_else(|| Error::Configuration("no operator key found".into()))?;
+    Ok(DirectorySettings { operator, system_account, ..DirectorySettings::default() })
 }
 
 /// The way to the threads for logins.
@@ -197,9 +287,10 @@ impl Default for Logins {
 /// The system refuses threads or polls.
 pub fn spawn(shared: &Arc<Shared>) -> std::io::Result<()> {
     let Some(questions) = shared.logins.received.lock().take() else { return Ok(()) };
-    let shared = Arc::downgrade(shared);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name("accounts".into());
+    services::start(shared);
+    let shared = Arc::downgrade(shared);
     thread.spawn(move || tokio::task::LocalSet::new().block_on(&runtime, serve(shared, questions)))?;
     Ok(())
 }

@@ -1,0 +1,177 @@
+//! Account tokens that are pushed, looked up, listed and deleted while servers run, as nsc does it.
+
+mod support;
+
+use nkeys::KeyPair;
+use node::Server;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use support::{Peer, World, eventually, mint, now_seconds, start, user_token};
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("starling-resolver-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Folder(path)
+    }
+
+    fn full(&self, more: &str) -> String {
+        format!("{{ type: full, dir: {:?}, {more} }}", self.0.display().to_string())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.join(name).exists()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A user of the system account, who asks.
+struct Administrator(Peer);
+
+impl Administrator {
+    fn new(world: &World, server: &Server) -> Administrator {
+        let mut peer = Peer::new(server);
+        peer.login(&world.system_user_token(), &world.system_user);
+        peer.until("PONG\r\n");
+        peer.send("SUB answers 1\r\n");
+        peer.sync();
+        Administrator(peer)
+    }
+
+    /// The first answer.
+    fn ask(&mut self, subject: &str, payload: &str) -> String {
+        self.0.send(format!("PUB {subject} answers {}\r\n{payload}\r\n", payload.len()));
+        let head = self.0.until("\r\n");
+        assert!(head.starts_with("MSG answers 1 "), "{head}");
+        let body = self.0.until("\r\n");
+        body.trim_end().to_owned()
+    }
+
+    fn ask_document(&mut self, subject: &str, payload: &str) -> Value {
+        serde_json::from_str(&self.ask(subject, payload)).unwrap()
+    }
+}
+
+fn lets_in(server: &Server, account: &KeyPair) -> bool {
+    let user = KeyPair::new_user();
+    let mut peer = Peer::new(server);
+    peer.login(&user_token(account, &user, json!({}), json!({})), &user);
+    peer.until("\r\n") == "PONG\r\n"
+}
+
+#[test]
+fn tokens_are_pushed_listed_looked_up_and_deleted_and_survive_a_restart() {
+    let (world, folder) = (World::default(), Folder::new("one"));
+    let config = world.config(&folder.full("allow_delete: true"), &[]);
+    let server = start(&config);
+    let mut admin = Administrator::new(&world, &server);
+    assert!(!lets_in(&server, &world.account));
+    let key = world.account.public_key();
+    let token = world.account_token(json!({}));
+    let answer = admin.ask_document("$SYS.REQ.CLAIMS.UPDATE", &token);
+    assert_eq!(answer["data"], json!({"account": key, "code": 200, "message": "jwt updated"}));
+    assert_eq!(answer["server"]["id"].as_str().unwrap().len(), 56);
+    assert!(lets_in(&server, &world.account));
+    assert_eq!(admin.ask(&format!("$SYS.REQ.ACCOUNT.{key}.CLAIMS.LOOKUP"), ""), token);
+    let mut listed = admin.ask_document("$SYS.REQ.CLAIMS.LIST", "");
+    let mut expected = vec![key.clone(), world.system.public_key()];
+    expected.sort();
+    listed["data"].as_array_mut().unwrap().sort_by_key(|key| key.to_string());
+    assert_eq!(listed["data"], json!(expected));
+    // somebody else's signature, and rubbish
+    let forged = mint(&KeyPair::new_operator(), &key, "account", json!({}), json!({}));
+    assert_eq!(admin.ask_document("$SYS.REQ.CLAIMS.UPDATE", &forged)["error"]["code"], 500);
+    assert_eq!(admin.ask_document("$SYS.REQ.CLAIMS.UPDATE", "rubbish")["error"]["code"], 500);
+    assert_eq!(admin.ask(&format!("$SYS.REQ.ACCOUNT.{key}.CLAIMS.LOOKUP"), ""), token);
+    drop((admin, server));
+
+    let server = start(&config);
+    assert!(lets_in(&server, &world.account));
+    let mut admin = Administrator::new(&world, &server);
+    let mut inside = Peer::new(&server);
+    inside.login(&world.user_token(json!({}), json!({})), &world.user);
+    inside.until("PONG\r\n");
+    let delete = |keys: Vec<String>| {
+        let operator = world.operator.public_key();
+        mint(&world.operator, &operator, "generic", json!({"accounts": keys}), json!({}))
+    };
+    let answer = admin.ask_document("$SYS.REQ.CLAIMS.DELETE", &delete(vec![world.system.public_key()]));
+    assert!(
+        answer["error"]["description"].as_str().unwrap().ends_with("not allowed to delete system account")
+    );
+    let answer = admin.ask_document("$SYS.REQ.CLAIMS.DELETE", &delete(vec![key.clone()]));
+    assert_eq!(answer["data"]["message"], "deleted 1 accounts");
+    assert!(inside.until_closed().ends_with("-ERR 'Account Authentication Expired'\r\n"));
+    assert!(!lets_in(&server, &world.account));
+    assert!(!folder.has(&format!("{key}.jwt")) && folder.has(&format!("{key}.jwt.deleted")));
+}
+
+#[test]
+fn a_pushed_token_reaches_clients_that_are_in() {
+    let (world, folder) = (World::default(), Folder::new("live"));
+    let server = start(&world.config(&folder.full(""), &[(&world.account, &world.account_token(json!({})))]));
+    let mut admin = Administrator::new(&world, &server);
+    let mut inside = Peer::new(&server);
+    inside.login(&world.user_token(json!({}), json!({})), &world.user);
+    inside.until("PONG\r\n");
+    let nats = json!({"revocations": {world.user.public_key(): now_seconds() + 1}});
+    let update = format!("$SYS.REQ.ACCOUNT.{}.CLAIMS.UPDATE", world.account.public_key());
+    assert_eq!(admin.ask_document(&update, &world.account_token(nats))["data"]["code"], 200);
+    assert!(inside.until_closed().ends_with("-ERR 'User Authentication Revoked'\r\n"));
+}
+
+#[test]
+fn servers_of_a_cluster_come_to_hold_the_same_tokens() {
+    let world = World::default();
+    let (one, two) = (Folder::new("first"), Folder::new("second"));
+    let cluster = |folder: &Folder, routes: &str| {
+        let config = world.config(&folder.full("interval: \"1s\""), &[]);
+        start(&format!(
+            "{config}\ncluster {{ name: c, listen: \"127.0.0.1:-1\", no_advertise: true, routes: [{routes}] }}"
+        ))
+    };
+    let first = cluster(&one, "");
+    let mut admin = Administrator::new(&world, &first);
+    // known to the first server before the second one comes
+    let early = world.account_token(json!({}));
+    assert_eq!(admin.ask_document("$SYS.REQ.CLAIMS.UPDATE", &early)["data"]["code"], 200);
+    let port = first.monitor().varz().cluster.cluster_port;
+    let second = cluster(&two, &format!("\"nats-route://127.0.0.1:{port}\""));
+    eventually("the servers are joined", || second.monitor().varz().remotes == 1);
+    eventually("a login fetches the token from the other server", || lets_in(&second, &world.account));
+    // pushed to both
+    let other = KeyPair::new_account();
+    let token = world.account_token_of(&other, json!({}), json!({}));
+    assert_eq!(admin.ask_document("$SYS.REQ.CLAIMS.UPDATE", &token)["data"]["code"], 200);
+    eventually("both have the file", || two.has(&format!("{}.jwt", other.public_key())));
+    // lost by one, and brought back by comparing
+    let third = KeyPair::new_account();
+    let token = world.account_token_of(&third, json!({}), json!({}));
+    let name = format!("{}.jwt", third.public_key());
+    drop(second);
+    assert_eq!(admin.ask_document("$SYS.REQ.CLAIMS.UPDATE", &token)["data"]["code"], 200);
+    let second = cluster(&two, &format!("\"nats-route://127.0.0.1:{port}\""));
+    eventually("the comparison brings what was missed", || two.has(&name));
+    drop((second, first));
+}
+
+#[test]
+fn a_server_with_tokens_in_memory_takes_pushed_ones_for_accounts_in_use() {
+    let world = World::default();
+    let server = start(&world.config("MEMORY", &[(&world.account, &world.account_token(json!({})))]));
+    let mut admin = Administrator::new(&world, &server);
+    let update = format!("$SYS.REQ.ACCOUNT.{}.CLAIMS.UPDATE", world.account.public_key());
+    let nats = json!({"revocations": {"*": now_seconds() + 1}});
+    let token = world.account_token(nats);
+    assert_eq!(admin.ask_document(&update, &token)["data"]["message"], "jwt update skipped");
+    assert!(lets_in(&server, &world.account));
+    assert_eq!(admin.ask_document(&update, &token)["data"]["message"], "jwt updated");
+    assert!(!lets_in(&server, &world.account));
+}
