@@ -169,6 +169,19 @@ pub struct PackArguments {
 }
 
 impl PackArguments {
+    /// Programs with their libraries as one image.
+    pub fn new(name: &str, out: PathBuf, files: Vec<String>, entrypoint: &str) -> Self {
+        Self {
+            names: name.to_owned(),
+            out,
+            files,
+            entrypoint: entrypoint.to_owned(),
+            user: String::new(),
+            ldd: true,
+            env: Vec::new(),
+        }
+    }
+
     /// Writes the archive.
     pub fn write(&self) -> Result<()> {
         let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned();

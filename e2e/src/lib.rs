@@ -2,6 +2,8 @@
 //! archives, protocol scripts, the table of steps. What talks to processes and networks
 //! is in the binary.
 
+pub mod checker;
 pub mod image;
+pub mod plot;
 pub mod script;
 pub mod steps;

@@ -2,6 +2,7 @@
 //! compares the broker with nats-server.
 #![allow(clippy::print_stdout, reason = "a tool for terminals and CI logs: what it prints is its result")]
 
+mod chaos;
 mod clients;
 mod differential;
 mod http;
@@ -56,6 +57,13 @@ enum Task {
     MainJob(main_job::MainJobArguments),
     /// Write what is generated and kept in the project: the CRD chart, manifests/operator.yaml
     Manifests(manifests::ManifestsArguments),
+    /// Inject faults into a real cluster while every message is counted
+    Chaos(chaos::ChaosArguments),
+    /// One client of the workload of `chaos`, until the folder holds a file `stop`
+    #[command(hide = true)]
+    ChaosClient(chaos::ClientArguments),
+    /// Let clients and servers come and go for an hour: memory and descriptors stay flat
+    Churn(chaos::ChurnArguments),
     /// Compare the broker's answers with nats-server's
     Differential(differential::DifferentialArguments),
 }
@@ -84,6 +92,9 @@ fn run(task: Task) -> Result<()> {
         Task::Run(arguments) => arguments.run(),
         Task::MainJob(arguments) => arguments.run(),
         Task::Manifests(arguments) => arguments.run(),
+        Task::Chaos(arguments) => arguments.run(),
+        Task::ChaosClient(arguments) => arguments.run(),
+        Task::Churn(arguments) => arguments.run(),
         Task::Differential(arguments) => arguments.run(),
     }
 }

@@ -32,6 +32,9 @@ pub struct ProviderArguments {
     /// Name of a local cluster
     #[arg(long, default_value = "starling")]
     pub name: String,
+    /// Gives each node of a local cluster a disk of its own for the pods' logs, in megabytes
+    #[arg(skip)]
+    pub pod_logs_mb: Option<u32>,
 }
 
 impl ProviderArguments {
@@ -103,6 +106,16 @@ impl ProviderArguments {
         })
     }
 
+    /// `node.sh` of a local cluster: crash, start, partition, heal.
+    pub fn node(&self, action: &str, node: &str) -> Result<()> {
+        run(self.script("node.sh")?.args([action, node]))
+    }
+
+    /// Where a local cluster keeps everything.
+    pub fn state(&self) -> Result<PathBuf> {
+        Ok(root_folder()?.join(format!("state-{}", self.name)))
+    }
+
     /// One of a provider's scripts, with the environment that tells it which cluster.
     fn script(&self, name: &str) -> Result<Command> {
         let folder = match self.provider {
@@ -122,6 +135,9 @@ impl ProviderArguments {
             .env("K8S_NS", &self.name)
             .env("K8S_NODES", self.nodes.to_string())
             .env("STARLING_E2E", std::env::current_exe()?);
+        if let Some(megabytes) = self.pod_logs_mb {
+            command.env("K8S_POD_LOGS_MB", megabytes.to_string());
+        }
         Ok(command)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Context, NAMESPACE, OPERATOR_NAMESPACE};
+use crate::kubernetes::Kubernetes;
 use crate::process::project_root;
 
 /// Images under the names that `images` gives them.
@@ -15,7 +16,7 @@ const VALUES: [&str; 3] = [
 ];
 
 /// Installs CRDs and operator: with helm, or in a short run from the plain manifests.
-pub fn install(context: &mut Context) -> Result<()> {
+pub(super) fn install(context: &mut Context) -> Result<()> {
     context.step("a namespace that only lets restricted pods in", |context| {
         context.kubernetes.with_manifest(
             &["apply"],
@@ -27,7 +28,9 @@ pub fn install(context: &mut Context) -> Result<()> {
         Ok(String::new())
     })?;
     if context.short {
-        context.step("kubectl apply -f crds/ -f manifests/operator.yaml", apply_manifests)?;
+        context.step("kubectl apply -f crds/ -f manifests/operator.yaml", |context| {
+            apply_manifests(&context.kubernetes).map(|()| String::new())
+        })?;
     } else {
         context.step("helm install starling-crds, starling-operator", install_charts)?;
     }
@@ -63,10 +66,10 @@ fn install_charts(context: &Context) -> Result<String> {
 }
 
 /// The plain manifests name the released images; a test's are loaded under other names.
-fn apply_manifests(context: &Context) -> Result<String> {
+pub fn apply_manifests(kubernetes: &Kubernetes) -> Result<()> {
     let root = project_root();
     let crds = root.join("crds").display().to_string();
-    context.kubernetes.kubectl(&["apply", "--server-side", "-f", &crds])?;
+    kubernetes.kubectl(&["apply", "--server-side", "-f", &crds])?;
     let path = root.join("manifests/operator.yaml");
     let manifest = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let version = env!("CARGO_PKG_VERSION");
@@ -79,12 +82,12 @@ fn apply_manifests(context: &Context) -> Result<String> {
         ensure!(replaced.contains(&released), "manifests/operator.yaml does not name {released}");
         replaced = replaced.replace(&released, tested);
     }
-    context.kubernetes.with_manifest(&["apply", "--server-side", "-n", OPERATOR_NAMESPACE], &replaced)?;
-    Ok(String::new())
+    kubernetes.with_manifest(&["apply", "--server-side", "-n", OPERATOR_NAMESPACE], &replaced)?;
+    Ok(())
 }
 
 /// Removes the operator; nothing may stay but the CRDs, which hold users' data.
-pub fn uninstall(context: &mut Context) -> Result<()> {
+pub(super) fn uninstall(context: &mut Context) -> Result<()> {
     if context.short {
         return Ok(());
     }

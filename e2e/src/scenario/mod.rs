@@ -4,7 +4,7 @@
 //! printed, and whatever happened, the cluster is ended.
 
 mod bad_input;
-mod installation;
+pub mod installation;
 mod lifecycle;
 mod nats_cluster;
 mod recovery;

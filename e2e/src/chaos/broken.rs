@@ -1,0 +1,176 @@
+//! A broken broker, to see that the checker finds it: a sound one behind a connection that, drawn
+//! from a seed, drops a message, delivers it twice, or swaps it with the next of its publisher.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// How it is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// Not at all.
+    None,
+    /// A message is not delivered.
+    Drop,
+    /// A message is delivered twice.
+    Duplicate,
+    /// A message is delivered after the next one of the same subject.
+    Reorder,
+}
+
+/// Listens on a free port and passes everything on to a server, but for one message in `one_in`.
+pub async fn start(server: String, defect: Defect, one_in: u64, seed: u64) -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("nats://{}", listener.local_addr()?);
+    tokio::spawn(async move {
+        let mut connections = 0;
+        while let Ok((client, _)) = listener.accept().await {
+            connections += 1;
+            let random = fastrand::Rng::with_seed(seed.wrapping_add(connections));
+            let server = server.clone();
+            tokio::spawn(async move {
+                let _ = pass(client, &server, defect, one_in, random).await;
+            });
+        }
+    });
+    Ok(url)
+}
+
+async fn pass(
+    client: TcpStream,
+    server: &str,
+    defect: Defect,
+    one_in: u64,
+    mut random: fastrand::Rng,
+) -> Result<()> {
+    let upstream = TcpStream::connect(server.trim_start_matches("nats://")).await?;
+    client.set_nodelay(true)?;
+    upstream.set_nodelay(true)?;
+    let (mut from_client, mut to_client) = client.into_split();
+    let (from_server, mut to_server) = upstream.into_split();
+    tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+    });
+    let mut from_server = BufReader::with_capacity(1 << 16, from_server);
+    let mut held: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if from_server.read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+        if !line.starts_with(b"MSG ") && !line.starts_with(b"HMSG ") {
+            to_client.write_all(&line).await?;
+            continue;
+        }
+        let words: Vec<&[u8]> = line.trim_ascii_end().split(|byte| *byte == b' ').collect();
+        let size = words.last().and_then(|word| std::str::from_utf8(word).ok()?.parse::<usize>().ok());
+        let subject = words.get(1).map(|subject| subject.to_vec()).unwrap_or_default();
+        let head = line.len();
+        let mut message = std::mem::take(&mut line);
+        message.resize(head + size.context("a message without a size")? + 2, 0);
+        from_server.read_exact(&mut message[head..]).await?;
+        // Answers to requests are left alone: their loss is found by another rule.
+        let drawn = !subject.starts_with(b"_INBOX") && random.u64(0..one_in) == 0;
+        match (defect, drawn) {
+            (Defect::Drop, true) => {}
+            (Defect::Duplicate, true) => {
+                to_client.write_all(&message).await?;
+                to_client.write_all(&message).await?;
+            }
+            (Defect::Reorder, true) if !held.contains_key(&subject) => {
+                held.insert(subject, message);
+            }
+            _ => {
+                to_client.write_all(&message).await?;
+                if let Some(earlier) = held.remove(&subject) {
+                    to_client.write_all(&earlier).await?;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use config::{Config, Settings};
+    use e2e::checker::{self, Kind, Report, Rules};
+    use node::Server;
+
+    use super::super::log::{Log, read_folder};
+    use super::super::workload::{Plan, Stage, run};
+    use super::*;
+
+    /// Messages that a client publishes in a second, to everybody and to the queue group each.
+    const RATE: u64 = 1000;
+
+    /// Three clients for some seconds through a broker with a defect in one message of ten thousand.
+    fn judge(defect: Defect) -> Report {
+        let text = "listen: \"127.0.0.1:-1\"";
+        let settings = Settings::from_config(&Config::parse_text(text).unwrap()).unwrap().settings;
+        let server = Server::start(settings).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let url = start(server.client_url(), defect, 10_000, 1).await.unwrap();
+            let log = Log::open(&folder.path().join("all.log")).unwrap();
+            let stage = Stage::default();
+            let clients: Vec<_> = (0..3)
+                .map(|number| {
+                    let plan = Plan {
+                        name: format!("c{number}"),
+                        servers: vec![url.clone()],
+                        publish_every: Duration::from_micros(1_000_000 / RATE),
+                        request_every: Duration::from_millis(50),
+                        serves: true,
+                    };
+                    tokio::spawn(run(plan, stage.clone(), log.clone()))
+                })
+                .collect();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            stage.publish();
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            stage.drain();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stage.close();
+            for client in clients {
+                client.await.unwrap().unwrap();
+            }
+        });
+        // Connections stand from the first moment here, and nothing lies between servers.
+        let rules = Rules { settle: 1_000_000, ..Rules::default() };
+        let report = checker::check(read_folder(folder.path()).unwrap(), &rules);
+        assert!(report.received > 10_000, "only {} messages", report.received);
+        report
+    }
+
+    fn kinds(report: &Report) -> Vec<Kind> {
+        let mut kinds: Vec<_> = report.violations().map(|finding| finding.kind).collect();
+        kinds.dedup();
+        kinds
+    }
+
+    #[test]
+    fn a_sound_broker_passes_and_one_that_breaks_one_message_in_ten_thousand_fails() {
+        let judges = [
+            (Defect::None, None),
+            (Defect::Drop, Some(Kind::Lost)),
+            (Defect::Duplicate, Some(Kind::Duplicated)),
+            (Defect::Reorder, Some(Kind::Reordered)),
+        ];
+        let threads =
+            judges.map(|(defect, found)| (std::thread::spawn(move || judge(defect)), defect, found));
+        for (thread, defect, found) in threads {
+            let report = thread.join().unwrap();
+            let kinds = kinds(&report);
+            match found {
+                None => assert_eq!(kinds, [], "{:?}", report.violations().take(3).collect::<Vec<_>>()),
+                Some(kind) => assert!(kinds.contains(&kind), "{defect:?}: found {kinds:?}"),
+            }
+        }
+    }
+}
