@@ -3,9 +3,11 @@
 //!
 //! Never authenticates and holds no permissions: those are compiled by the `accounts` room.
 
-use crate::interest::{Change, Interest, NONE};
+use crate::interest::{Change, Interest, NONE, Progress, SERVER};
 use crate::link::{FLAG_ACCOUNT_IMPLIED, Link};
 use crate::registry::MayTell;
+use crate::responses::Responses;
+use crate::sharing::{Shadow, Shadows, Sharing, lift};
 use hashbrown::HashMap;
 use parking_lot::{RwLock, RwLockWriteGuard};
 use std::sync::Arc;
@@ -22,7 +24,9 @@ pub struct Account {
     /// Name, `$G` for the global one.
     pub name: Box<str>,
     seed: u64,
-    shared: RwLock<Shared>,
+    pub(crate) shared: RwLock<Shared>,
+    /// Answers of its services that are still under way to other accounts.
+    pub(crate) responses: Responses,
     epoch: AtomicU64,
     global: AtomicU32,
     stamps: Box<[AtomicU32]>,
@@ -32,9 +36,13 @@ pub struct Account {
     pub traffic: [AtomicU64; 4],
 }
 
-struct Shared {
-    interest: Interest,
+pub(crate) struct Shared {
+    pub interest: Interest,
     routes: Vec<RouteEnd>,
+    /// Mappings and imports; `None` for most accounts.
+    pub sharing: Option<Arc<Sharing>>,
+    /// By subscription: what stands for it in accounts that it imports from.
+    pub shadows: HashMap<u32, Shadows>,
 }
 
 /// A route that hears of this account's interest.
@@ -47,6 +55,16 @@ impl RouteEnd {
     fn may_tell(&self, filter: &[u8]) -> bool {
         self.may_tell.as_ref().is_none_or(|may_tell| may_tell(filter))
     }
+}
+
+/// Subscriptions that were removed.
+#[derive(Default)]
+struct Gone {
+    count: u32,
+    /// What stood for them in other accounts.
+    shadows: Shadows,
+    /// Their filters, if somebody may wait for an answer on one of them.
+    filters: Vec<Box<[u8]>>,
 }
 
 /// What one route said: numbers of its subscriptions by account, filter and queue group. A number lives as long
@@ -63,7 +81,13 @@ impl Account {
             index,
             name: name.into(),
             seed,
-            shared: RwLock::new(Shared { interest: Interest::new(seed), routes: Vec::new() }),
+            shared: RwLock::new(Shared {
+                interest: Interest::new(seed),
+                routes: Vec::new(),
+                sharing: None,
+                shadows: HashMap::new(),
+            }),
+            responses: Responses::default(),
             epoch: AtomicU64::new(0),
             global: AtomicU32::new(1),
             stamps: (0..STAMPS).map(|_| AtomicU32::new(0)).collect(),
@@ -133,29 +157,82 @@ impl Account {
         if let Some(change) = change {
             self.tell(&shared.routes, change, filter, queue, dirty);
         }
+        let imports = shared.sharing.is_some();
         drop(shared);
         self.bump(filter);
         link.subscriptions.fetch_add(1, Relaxed);
+        if imports {
+            self.cast(link, number, (filter, queue, sid), dirty);
+        }
         number
+    }
+
+    /// Mappings and imports, if the account has any.
+    pub(crate) fn sharing(&self) -> Option<Arc<Sharing>> {
+        self.shared.read().sharing.clone()
+    }
+
+    /// Interest of this server itself: other servers hear of it, no connection does.
+    pub(crate) fn subscribe_server(&self, filter: &[u8], dirty: &mut Dirty) {
+        let mut shared = self.shared.write();
+        if let (_, Some(change)) = shared.interest.insert(filter, None, b"", SERVER, true) {
+            self.tell(&shared.routes, change, filter, None, dirty);
+        }
+        drop(shared);
+        self.bump(filter);
+    }
+
+    /// Adds what stands here for a subscription of an importing account.
+    pub(crate) fn add_shadow(
+        &self,
+        link: &Link,
+        (filter, queue, sid): (&[u8], Option<&[u8]>, &[u8]),
+        (shadow, progress): (Shadow, Arc<Progress>),
+        dirty: &mut Dirty,
+    ) -> u32 {
+        let mut shared = self.shared.write();
+        let (number, change) = shared.interest.insert(filter, queue, sid, link.index, true);
+        shared.interest.set_shadow(number, shadow, progress);
+        if let Some(change) = change {
+            self.tell(&shared.routes, change, filter, queue, dirty);
+        }
+        drop(shared);
+        self.bump(filter);
+        number
+    }
+
+    /// Removes what stood here for a subscription of `link` in an importing account.
+    pub(crate) fn remove_shadow(&self, link: u32, number: u32, dirty: &mut Dirty) {
+        let mut shared = self.shared.write();
+        if shared.interest.is_shadow(number) {
+            self.remove(&mut shared, link, [number], true, dirty);
+        }
     }
 
     /// Removes local subscriptions of `link` and tells the routes. Numbers that are not its own are skipped.
     pub fn unsubscribe(&self, link: &Link, numbers: impl IntoIterator<Item = u32>, dirty: &mut Dirty) {
         let mut shared = self.shared.write();
-        self.remove(&mut shared, link, numbers, true, dirty);
+        let gone = self.remove(&mut shared, link.index, numbers, true, dirty);
+        drop(shared);
+        link.subscriptions.fetch_sub(gone.count, Relaxed);
+        lift(link.index, gone.shadows, dirty);
+        if self.responses.is_awaited() {
+            self.responses.interest_ended(self, &gone.filters);
+        }
     }
 
     fn remove(
         &self,
         shared: &mut RwLockWriteGuard<'_, Shared>,
-        link: &Link,
+        link: u32,
         numbers: impl IntoIterator<Item = u32>,
         local: bool,
         dirty: &mut Dirty,
-    ) {
-        let (mut text, mut gone, mut wild) = (Vec::new(), 0, false);
+    ) -> Gone {
+        let (mut text, mut gone, mut wild) = (Vec::new(), Gone::default(), false);
+        let awaited = self.responses.is_awaited();
         for number in numbers {
-            if !shared.interest.is_of(number, link.index) {
+            if !shared.interest.is_of(number, link) {
                 continue;
             }
             text.clear();
@@ -169,15 +246,23 @@ impl Account {
                 self.tell(&shared.routes, change, &removed.text, queue, dirty);
             }
             wild |= matches!(text.first(), Some(b'*' | b'>'));
-            if gone < 16 && !wild {
+            if gone.count < 16 && !wild {
                 self.bump(&text);
             }
-            gone += 1;
+            gone.count += 1;
+            if !shared.shadows.is_empty()
+                && let Some(shadows) = shared.shadows.remove(&number)
+            {
+                gone.shadows.extend(shadows);
+            }
+            if awaited {
+                gone.filters.push(text.as_slice().into());
+            }
         }
-        if wild || gone >= 16 {
+        if wild || gone.count >= 16 {
             self.expire_plans();
         }
-        link.subscriptions.fetch_sub(gone, Relaxed);
+        gone
     }
 
     fn tell(
@@ -252,7 +337,8 @@ impl Account {
                 numbers.push(number);
             }
         });
-        self.remove(&mut shared, route, numbers, false, dirty);
+        let gone = self.remove(&mut shared, route.index, numbers, false, dirty);
+        route.subscriptions.fetch_sub(gone.count, Relaxed);
     }
 
     /// Interest of another server, heard over `route`; heard again, it only changes the weight. `known` is what
@@ -293,7 +379,8 @@ impl Account {
         let mut shared = self.shared.write();
         let key = self.remote_key(&shared.interest, filter, queue);
         if let Some(number) = key.and_then(|key| known.remove(&key)) {
-            self.remove(&mut shared, route, [number], false, &mut Vec::new());
+            let gone = self.remove(&mut shared, route.index, [number], false, &mut Vec::new());
+            route.subscriptions.fetch_sub(gone.count, Relaxed);
         }
     }
 

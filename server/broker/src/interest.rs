@@ -12,9 +12,12 @@ use std::sync::Arc;
 use subject::{FilterId, Trie};
 
 pub use crate::progress::Progress;
+use crate::sharing::Shadow;
 
 /// Marks "none" in the indices of this module.
 pub const NONE: u32 = u32::MAX;
+/// In place of a link: interest of this server itself, which no connection hears of.
+pub const SERVER: u32 = u32::MAX - 1;
 
 const SID_INLINE: usize = 15;
 
@@ -72,6 +75,8 @@ pub struct Interest {
     queue_members: HashMap<(u32, u32), u32>,
     long_sids: HashMap<u32, Box<[u8]>>,
     progress: RwLock<HashMap<u32, Arc<Progress>>>,
+    /// Subscriptions here that stand for one of an importing account.
+    shadows: HashMap<u32, Shadow>,
     live: usize,
     added: u64,
 }
@@ -150,6 +155,7 @@ impl Interest {
             queue_members: HashMap::new(),
             long_sids: HashMap::new(),
             progress: RwLock::default(),
+            shadows: HashMap::new(),
             live: 0,
             added: 0,
         }
@@ -238,6 +244,9 @@ impl Interest {
             self.long_sids.remove(&number);
         }
         self.progress.get_mut().remove(&number);
+        if !self.shadows.is_empty() {
+            self.shadows.remove(&number);
+        }
         if record.queue != NONE {
             self.queues.release(record.queue);
         }
@@ -375,6 +384,22 @@ impl Interest {
             return progress.clone();
         }
         self.progress.write().entry(number).or_default().clone()
+    }
+
+    /// Makes a subscription stand for one of an importing account, whose deliveries count with its own.
+    pub(crate) fn set_shadow(&mut self, number: u32, shadow: Shadow, progress: Arc<Progress>) {
+        self.progress.get_mut().insert(number, progress);
+        self.shadows.insert(number, shadow);
+    }
+
+    /// What a subscription stands for, if it stands for one of another account.
+    pub(crate) fn shadow(&self, number: u32) -> Option<&Shadow> {
+        if self.shadows.is_empty() { None } else { self.shadows.get(&number) }
+    }
+
+    /// Whether a subscription stands for one of another account.
+    pub fn is_shadow(&self, number: u32) -> bool {
+        self.shadow(number).is_some()
     }
 
     /// Messages delivered to a subscription so far, and after how many it ends (0 for never).

@@ -18,7 +18,10 @@ mod plan;
 mod progress;
 pub mod registry;
 mod render;
+mod requester;
+mod responses;
 pub mod router;
+mod sharing;
 mod sync;
 
 pub use account::Account;

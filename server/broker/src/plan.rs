@@ -4,10 +4,36 @@
 
 use crate::interest::{Interest, NONE, Progress};
 use crate::link::{Link, LinkKind, may_forward};
-use crate::render::Sid;
+use crate::render::{READ_PADDING, Sid};
+use crate::router::ScopeId;
+use crate::sharing::{ServiceRoute, Sharing};
 use std::sync::Arc;
 
 const SID_INLINE: usize = 15;
+
+/// A subject that takes the place of the one in the publisher's bytes, with readable bytes behind it.
+pub(crate) struct Text {
+    bytes: Box<[u8]>,
+    pub len: u32,
+}
+
+impl Text {
+    pub fn new(mut subject: Vec<u8>) -> Text {
+        let len = subject.len();
+        subject.resize(len + READ_PADDING, 0);
+        Text { bytes: subject.into(), len: len as u32 }
+    }
+
+    /// The subject with what lies behind it.
+    pub fn padded(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The subject.
+    pub fn subject(&self) -> &[u8] {
+        &self.bytes[..self.len as usize]
+    }
+}
 
 /// A local subscription that gets the message.
 pub(crate) struct Target {
@@ -15,6 +41,8 @@ pub(crate) struct Target {
     /// Number of the subscription in its account's interest.
     pub subscription: u32,
     pub progress: Arc<Progress>,
+    /// The subject that it arrives under, where a stream import renames it.
+    pub subject: Option<Text>,
     sid: [u8; SID_INLINE + 1],
     sid_len: u8,
     long_sid: Option<Box<[u8]>>,
@@ -48,6 +76,23 @@ pub(crate) struct Group {
     pub remote_weight: u32,
 }
 
+/// Why a message cannot simply be staged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Unusual {
+    #[default]
+    None,
+    /// The publisher may not publish here.
+    Denied,
+    /// A mapping gave it another subject.
+    Mapped,
+    /// A mapping draws a destination for each message.
+    Choice,
+    /// It goes on in other accounts: a request to an imported service.
+    Services,
+    /// It may answer a request of another account.
+    Response,
+}
+
 /// The compiled outcome for one subject, from one kind of origin.
 #[derive(Default)]
 pub(crate) struct Plan {
@@ -56,8 +101,16 @@ pub(crate) struct Plan {
     pub plain: usize,
     pub routes: Vec<RouteTarget>,
     pub groups: Vec<Group>,
-    /// The publisher may not publish here.
-    pub denied: bool,
+    /// What the usual way does not do; [`Unusual::None`] for nearly every plan.
+    pub unusual: Unusual,
+    /// The subject that the account's mappings make of the published one.
+    pub subject: Option<Text>,
+    /// Some receiver gets it under another subject than the publisher wrote.
+    pub rewrites: bool,
+    /// Imported services that answer on this subject.
+    pub services: Vec<ServiceRoute>,
+    /// Where to ask for each message, and the scope of what the answer is then looked up in.
+    pub choice: Option<(Arc<Sharing>, ScopeId)>,
     /// The same subscriptions may have another plan on another subject: some are held to permissions.
     pub is_for_one_subject: bool,
     /// Name of the account, for routes.
@@ -74,13 +127,20 @@ impl Plan {
         self.groups.is_empty() && self.routes.is_empty()
     }
 
-    /// Builds the plan from the subscriptions that matched.
+    /// The subject under which `target` gets the message, if it is not the publisher's.
+    #[inline]
+    pub fn subject_for<'a>(&'a self, target: &'a Target) -> Option<&'a Text> {
+        if self.rewrites { target.subject.as_ref().or(self.subject.as_ref()) } else { None }
+    }
+
+    /// Builds the plan from the subscriptions that matched. `imported`: the message was a request to an imported
+    /// service or its response; it is not exported again as a stream.
     pub fn build(
         account: &str,
         interest: &Interest,
         numbers: &[u32],
         subject: &[u8],
-        from: LinkKind,
+        (from, imported): (LinkKind, bool),
         link_of: &dyn Fn(u32) -> Option<Arc<Link>>,
     ) -> Plan {
         let mut plan = Plan { account: account.as_bytes().into(), ..Plan::default() };
@@ -95,10 +155,15 @@ impl Plan {
                 continue;
             }
             let queue = (record.queue != NONE).then(|| interest.queue_name(record.queue));
+            let shadow = interest.shadow(*number);
+            if shadow.is_some() && imported {
+                continue;
+            }
+            let local = shadow.map(|shadow| shadow.local_subject(subject));
             // a wildcard subscription may cover subjects that its owner may not read
             if let Some(permissions) = link.deny_filter() {
                 plan.is_for_one_subject = true;
-                if !permissions.can_deliver(subject, queue) {
+                if !permissions.can_deliver(local.as_deref().unwrap_or(subject), queue) {
                     continue;
                 }
             }
@@ -113,8 +178,18 @@ impl Plan {
                     group.remote.push((place, record.weight));
                     group.remote_weight += record.weight;
                 }
-                (_, NONE) => plan.targets.push(target(interest, *number, link)),
-                (_, queue) => members.push((queue, target(interest, *number, link))),
+                (_, queue) => {
+                    let mut target = target(interest, *number, link);
+                    if let (Some(shadow), Some(local)) = (shadow, local) {
+                        target.subscription = shadow.of;
+                        target.subject = Some(Text::new(local));
+                        (plan.rewrites, plan.is_for_one_subject) = (true, true);
+                    }
+                    match queue {
+                        NONE => plan.targets.push(target),
+                        queue => members.push((queue, target)),
+                    }
+                }
             }
         }
         plan.plain = plan.targets.len();
@@ -166,6 +241,7 @@ fn target(interest: &Interest, number: u32, link: Arc<Link>) -> Target {
         link,
         subscription: number,
         progress: interest.progress(number),
+        subject: None,
         sid,
         sid_len: (name.len().min(SID_INLINE) + 1) as u8,
         long_sid,

@@ -21,12 +21,26 @@ pub struct Broker {
     links: RwLock<Links>,
     accounts: RwLock<Accounts>,
     routes: RwLock<Vec<(Arc<Link>, RouteRules)>>,
+    /// Accounts that ever waited for an answer of another one's service.
+    responders: RwLock<Vec<Arc<Account>>>,
+    names: RwLock<Arc<ServerNames>>,
     next_id: AtomicU64,
     seed: u64,
     /// Bytes that may wait on one link before it is cut off as a slow consumer.
     pub pending_bytes_max: AtomicUsize,
     /// Links cut off as slow consumers: over pending bytes, over the write deadline.
     pub slow_consumers: [AtomicU64; 2],
+}
+
+/// What services in other accounts are told of this server.
+#[derive(Clone, Debug, Default)]
+pub struct ServerNames {
+    /// Name of the server.
+    pub server: String,
+    /// Name of its cluster, empty without one.
+    pub cluster: String,
+    /// Name of the system account: its services are told the server.
+    pub system_account: String,
 }
 
 /// What is told over a route connection.
@@ -63,10 +77,32 @@ impl Broker {
             links: RwLock::default(),
             accounts: RwLock::default(),
             routes: RwLock::default(),
+            responders: RwLock::default(),
+            names: RwLock::default(),
             next_id: AtomicU64::new(1),
             pending_bytes_max: AtomicUsize::new(64 << 20),
             slow_consumers: Default::default(),
         })
+    }
+
+    /// What services in other accounts are told of this server.
+    pub fn names(&self) -> Arc<ServerNames> {
+        self.names.read().clone()
+    }
+
+    /// Sets what services in other accounts are told of this server.
+    pub fn set_names(&self, names: ServerNames) {
+        *self.names.write() = Arc::new(names);
+    }
+
+    /// From now on answers that `account` waits for are looked at by every [`crate::Router::sweep`].
+    pub(crate) fn add_responder(&self, account: &Arc<Account>) {
+        self.responders.write().push(account.clone());
+    }
+
+    /// Accounts that may wait for answers.
+    pub(crate) fn responders(&self) -> Vec<Arc<Account>> {
+        self.responders.read().clone()
     }
 
     /// The workers' mailboxes.
@@ -192,6 +228,15 @@ impl Broker {
     pub fn broadcast(&self, mut command: impl FnMut() -> Command) {
         for mailbox in &self.mailboxes {
             mailbox.post(command());
+        }
+    }
+}
+
+impl Drop for Broker {
+    /// Accounts that import from one another hold one another.
+    fn drop(&mut self) {
+        for account in &self.accounts.get_mut().list {
+            account.unshare();
         }
     }
 }

@@ -102,7 +102,7 @@ impl Scratch {
         let (Sid::Short(sid, sid_len), true, 0, true) =
             (sid, publish.verbatim, publish.header_len, end - start < BY_REFERENCE_BYTES)
         else {
-            return self.any_message(read, number, publish, sid, headers);
+            return self.any_message((read, read), number, publish, sid, headers);
         };
         self.message_bytes += publish.body_len() as u64;
         self.reserve(4 + subject_len + SID + end - start);
@@ -143,18 +143,26 @@ impl Scratch {
         true
     }
 
-    /// Headers, large payloads, unusual spellings, long sids.
-    fn any_message(&mut self, read: &[u8], number: u32, publish: &Publish, sid: Sid<'_>, headers: bool) {
+    /// Headers, large payloads, unusual spellings, long sids, and what mappings and imports rename: the subject is
+    /// looked up in `subjects`, everything else in `read`.
+    pub fn any_message(
+        &mut self,
+        (subjects, read): (&[u8], &[u8]),
+        number: u32,
+        publish: &Publish,
+        sid: Sid<'_>,
+        headers: bool,
+    ) {
         let sid = sid.bytes();
         self.is_patchable = false;
         if publish.header_len > 0 && !headers {
-            return self.message_without_header(read, number, publish, sid);
+            return self.message_without_header((subjects, read), number, publish, sid);
         }
         self.message_bytes += publish.body_len() as u64;
         let subject_len = publish.subject_len as usize;
         self.reserve(8 + subject_len + sid.len());
         self.bytes_of(if publish.header_len > 0 { b"HMSG " } else { b"MSG " });
-        self.piece(read, publish.subject as usize, subject_len);
+        self.piece(subjects, publish.subject as usize, subject_len);
         self.bytes_of(b" ");
         self.bytes_of(sid);
         self.tail(read, number, publish);
@@ -204,8 +212,14 @@ impl Scratch {
     }
 
     /// For a receiver that does not understand headers: the payload alone.
-    fn message_without_header(&mut self, read: &[u8], number: u32, publish: &Publish, sid: &[u8]) {
-        let (subject, reply) = (&read[publish.subject_range()], &read[publish.reply_range()]);
+    fn message_without_header(
+        &mut self,
+        (subjects, read): (&[u8], &[u8]),
+        number: u32,
+        publish: &Publish,
+        sid: &[u8],
+    ) {
+        let (subject, reply) = (&subjects[publish.subject_range()], &read[publish.reply_range()]);
         let payload_len = publish.body_len() - publish.header_len as usize;
         self.message_bytes += payload_len as u64;
         let size = format!("{payload_len}\r\n");
@@ -227,7 +241,7 @@ impl Scratch {
     /// `headers` the header block is cut off.
     pub fn routed(
         &mut self,
-        read: &[u8],
+        (subjects, read): (&[u8], &[u8]),
         number: u32,
         publish: &Publish,
         account: &[u8],
@@ -246,7 +260,7 @@ impl Scratch {
             self.bytes_of(account);
             self.bytes_of(b" ");
         }
-        self.piece(read, subject.start, subject.len());
+        self.piece(subjects, subject.start, subject.len());
         self.bytes_of(b" ");
         if queues.is_empty() {
             return self.tail(read, number, publish);

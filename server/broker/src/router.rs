@@ -6,13 +6,15 @@
 //! [`flush`](Router::flush) before it sleeps.
 
 mod deliver;
+mod detour;
+mod latency;
 mod miss;
 
 use crate::account::{Account, Dirty};
 use crate::cache::{Key, PlanCache, SWEEP_PARTS};
 use crate::link::{Link, LinkKind};
 use crate::output::{BY_REFERENCE_BYTES, Rendering, Segment};
-use crate::plan::Plan;
+use crate::plan::{Plan, Unusual};
 use crate::registry::Broker;
 use crate::render::Scratch;
 use accounts::Permissions;
@@ -45,11 +47,20 @@ pub enum Verdict {
     NoInterest,
     /// The publisher may not.
     Denied,
+    /// It goes on in another account: call [`Router::detour`] with it next, which says what it met.
+    Detour,
+    /// Somebody gets it, under a subject that was drawn for this message alone.
+    Drawn,
+    /// What was drawn for this message alone is nobody.
+    DrawnNobody,
 }
 
 struct Scope {
     account: Arc<Account>,
     from: LinkKind,
+    way: miss::Way,
+    /// The scope of its messages that a mapping gave another subject, once there were any.
+    mapped: Option<ScopeId>,
     /// What its publishers may do; `None` for everything.
     permissions: Option<Arc<Permissions>>,
     /// Plans by the subscriptions that matched, valid for one epoch of the account.
@@ -103,6 +114,14 @@ pub struct Router {
     lazy: Dirty,
     /// Where the next sweep of `stage` begins.
     swept: usize,
+    /// The message that goes on in another account, and the scope of its plan.
+    detoured: Option<(ScopeId, Rc<Plan>)>,
+    /// The subject that a mapping gave to the last message that met nobody, else empty.
+    met: Vec<u8>,
+    /// Scopes of what comes from other accounts, by account.
+    imported: HashMap<u32, ScopeId>,
+    /// In whose name the server itself publishes.
+    own_link: Option<Arc<Link>>,
 }
 
 /// A link that gets something of the batch, and how to find it: through the plan of its first op.
@@ -140,6 +159,10 @@ impl Router {
             dirty: Vec::new(),
             lazy: Vec::new(),
             swept: 0,
+            detoured: None,
+            met: Vec::new(),
+            imported: HashMap::new(),
+            own_link: None,
         }
     }
 
@@ -163,10 +186,12 @@ impl Router {
         let hash = account.hash(subject);
         let key = Key { scope: scope.0, subject, hash };
         if let Some(plan) = self.cache.find(key, |stamp| account.generation(stamp)) {
-            if plan.denied {
-                return Verdict::Denied;
+            if plan.unusual != Unusual::None {
+                let plan = plan.clone();
+                return self.publish_unusual(scope, plan, publish, read);
             }
             if plan.is_empty() {
+                self.met.clear();
                 return Verdict::NoInterest;
             }
             if !self.plans.last().is_some_and(|last| Rc::ptr_eq(last, plan)) {
@@ -175,16 +200,17 @@ impl Router {
             self.push(publish, None);
             return Verdict::Delivered;
         }
-        self.publish_anew(scope, subject, hash, publish)
+        self.publish_anew(scope, read, hash, publish)
     }
 
     #[inline(never)]
-    fn publish_anew(&mut self, scope: ScopeId, subject: &[u8], hash: u64, publish: &Publish) -> Verdict {
-        let plan = self.plan_anew(scope, subject, hash);
-        if plan.denied {
-            return Verdict::Denied;
+    fn publish_anew(&mut self, scope: ScopeId, read: &[u8], hash: u64, publish: &Publish) -> Verdict {
+        let plan = self.plan_anew(scope, &read[publish.subject_range()], hash);
+        if plan.unusual != Unusual::None {
+            return self.publish_unusual(scope, plan, publish, read);
         }
         if plan.is_empty() {
+            self.met.clear();
             return Verdict::NoInterest;
         }
         self.push_planned(publish, plan, None);
@@ -204,15 +230,21 @@ impl Router {
         read: &[u8],
         publish: &Publish,
         queues: impl Iterator<Item = Range<usize>>,
-    ) {
+    ) -> Verdict {
         let plan = self.plan(scope, &read[publish.subject_range()]);
+        let mut verdict = Verdict::Delivered;
+        if plan.unusual == Unusual::Response {
+            self.detoured = Some((scope, plan.clone()));
+            verdict = Verdict::Detour;
+        }
         if plan.is_empty() {
-            return;
+            return verdict;
         }
         let start = self.named.len() as u32;
         self.named.extend(queues.map(|q| (q.start as u32, q.end as u32)));
         let end = self.named.len() as u32;
         self.push_planned(publish, plan, Some((start, end)));
+        verdict
     }
 
     fn push_planned(&mut self, publish: &Publish, plan: Rc<Plan>, queues: Option<(u32, u32)>) {
@@ -255,6 +287,7 @@ impl Router {
             self.bodies.resize(self.messages.len(), None);
         }
         let plain = self.plans.len() == 1
+            && !self.plans[0].rewrites
             && (self.plans[0].is_plain() || self.messages.iter().all(|m| m.queues == Some((0, 0))));
         if plain {
             self.finish_plain(from, read);
@@ -336,6 +369,7 @@ impl Router {
     /// receivers, and with them their sockets, until another plan takes its slot. Call it about ten times a
     /// second: all is looked at within two seconds.
     pub fn sweep(&mut self) {
+        self.expire_responses();
         let scopes = &self.scopes;
         self.cache.sweep(|scope, stamp| scopes[scope as usize].account.generation(stamp));
         for scope in &mut self.scopes {

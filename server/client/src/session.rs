@@ -216,7 +216,8 @@ impl Client {
                 }
             }
             (at, messages, bytes) = (publish.end as usize, messages + 1, bytes + publish.body_len());
-            last = (verdict != Verdict::Denied).then_some((publish, verdict));
+            let may_repeat = matches!(verdict, Verdict::Delivered | Verdict::NoInterest);
+            last = may_repeat.then_some((publish, verdict));
         }
         self.messages += messages;
         self.bytes += bytes as u64;
@@ -298,19 +299,37 @@ impl Client {
     #[cold]
     fn not_delivered(&mut self, verdict: Verdict, publish: &Publish, read: &[u8], context: &mut Context<'_>) {
         match verdict {
-            Verdict::Delivered => {}
-            Verdict::NoInterest => {
-                self.ok(context);
-                if self.no_responders && publish.reply_len > 0 {
-                    self.no_responders(publish, read, context);
-                }
-            }
+            Verdict::Delivered | Verdict::Drawn => self.ok(context),
+            Verdict::NoInterest | Verdict::DrawnNobody => self.met_nobody(publish, read, context),
             Verdict::Denied if self.may_answer(publish, read, context) => self.ok(context),
             Verdict::Denied => {
+                let subject = context.router.mapped_subject().unwrap_or(&read[publish.subject_range()]);
+                let subject = String::from_utf8_lossy(subject).into_owned();
                 self.settle(read, context);
-                let subject = String::from_utf8_lossy(&read[publish.subject_range()]);
                 error(context.reply, &format!("Permissions Violation for Publish to \"{subject}\""));
             }
+            Verdict::Detour => match self.detour(publish, read, context) {
+                Verdict::NoInterest => self.met_nobody(publish, read, context),
+                _ => self.ok(context),
+            },
+        }
+    }
+
+    /// The message goes on in another account, behind the replies given so far.
+    #[cold]
+    fn detour(&mut self, publish: &Publish, read: &[u8], context: &mut Context<'_>) -> Verdict {
+        if !context.reply.is_empty() {
+            context.router.push_protocol(&self.link, context.reply);
+            context.reply.clear();
+        }
+        context.router.detour(&self.link, read, publish)
+    }
+
+    fn met_nobody(&mut self, publish: &Publish, read: &[u8], context: &mut Context<'_>) {
+        self.ok(context);
+        if self.no_responders && publish.reply_len > 0 {
+            let subject = context.router.mapped_subject().unwrap_or(&read[publish.subject_range()]).to_vec();
+            self.no_responders(publish, &subject, read, context);
         }
     }
 
@@ -322,13 +341,15 @@ impl Client {
             return false;
         }
         let unbound = context.router.scope(&self.account, LinkKind::Client, None);
-        context.router.publish(unbound, read, publish);
+        if context.router.publish(unbound, read, publish) == Verdict::Detour {
+            self.detour(publish, read, context);
+        }
         true
     }
 
     /// Nobody listens: the requestor is told at once, on the subscription that waits for the reply (ADR-22).
-    fn no_responders(&mut self, publish: &Publish, read: &[u8], context: &mut Context<'_>) {
-        let (reply, subject) = (&read[publish.reply_range()], &read[publish.subject_range()]);
+    fn no_responders(&mut self, publish: &Publish, subject: &[u8], read: &[u8], context: &mut Context<'_>) {
+        let reply = &read[publish.reply_range()];
         let (mut filters, mut numbers) = (Vec::new(), Vec::new());
         let link = self.link.index;
         let sid = self.account.read(|interest| {
@@ -450,6 +471,9 @@ impl Client {
         if self.connected {
             return self.greet(connect, context);
         }
+        // the first round trip that is known: from the server's greeting to the client's
+        let start_nanos = self.link.about.lock().start_nanos;
+        self.link.rtt_nanos.store(context.now_nanos.saturating_sub(start_nanos), Relaxed);
         match self.question(connect, context).answer_now() {
             Ok(answer) => self.admit(answer, context),
             Err(question) => {

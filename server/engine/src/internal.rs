@@ -433,10 +433,10 @@ impl InternalWorker {
             }
             Job::Request { client, publish, token, until_nanos, then } => {
                 match self.publish(&client.inner, &publish, now_nanos) {
-                    Verdict::Delivered => {
+                    Verdict::Delivered | Verdict::Drawn => {
                         self.requests.insert(token, (until_nanos, then));
                     }
-                    Verdict::NoInterest | Verdict::Denied => then(Outcome::NoResponders),
+                    _ => then(Outcome::NoResponders),
                 }
             }
             Job::At(nanos, then) => {
@@ -454,7 +454,10 @@ impl InternalWorker {
             return Verdict::NoInterest;
         };
         let scope = self.router.scope(&inner.account, LinkKind::Internal, None);
-        let verdict = self.router.publish(scope, bytes, &publish);
+        let mut verdict = self.router.publish(scope, bytes, &publish);
+        if verdict == Verdict::Detour {
+            verdict = self.router.detour(&inner.link, bytes, &publish);
+        }
         self.router.finish(&inner.link, bytes);
         self.router.flush(true);
         self.used_nanos = now_nanos.max(1);

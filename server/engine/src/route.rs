@@ -5,7 +5,7 @@
 
 use crate::hub::Hub;
 use broker::account::RemoteInterest;
-use broker::{Account, CloseReason, Link, LinkKind, Router, ScopeId};
+use broker::{Account, CloseReason, Link, LinkKind, Router, ScopeId, Verdict};
 use client::Failure;
 use cluster::{ConnectionId, DialId, Handled, RouteConversation};
 use std::collections::HashMap;
@@ -145,7 +145,11 @@ impl Route {
         self.bytes += message.publish.body_len() as u64;
         let Some(name) = data.get(message.account_range()) else { return };
         if let Some((_, scope)) = self.account(name, router) {
-            router.publish_routed(scope, buffer, &message.publish, message.queues(data));
+            let verdict = router.publish_routed(scope, buffer, &message.publish, message.queues(data));
+            if verdict == Verdict::Detour {
+                let link = self.link.clone();
+                router.detour(&link, buffer, &message.publish);
+            }
         }
     }
 

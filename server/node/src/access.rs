@@ -3,12 +3,16 @@
 //! Owns the translation and the list of what is read but not built yet: that is refused by name, never ignored.
 
 use crate::resolver::{Resolver, with_tokens};
+use accounts::exchange::{
+    AccessSource, Latency, ResponseType, ServiceExportSource, ServiceImportSource, StreamExportSource,
+    StreamImportSource,
+};
 use accounts::{
     AccountLimits, AccountSource, AccountsSource, AuthorizationSource, DestinationSource, Login,
     MappingSource, OperatorsSource, PermissionsSource, ResponsesSource, SubjectsSource, Table, UserSource,
 };
 use config::Settings;
-use config::accounts::{Account, Mapping};
+use config::accounts::{self as written, Account, Export, ExportKind, Import, ImportKind, Mapping};
 use config::auth::{Credential, User};
 use config::permissions::{Permissions, SubjectPermission};
 use std::sync::Arc;
@@ -114,17 +118,8 @@ fn refuse_unbuilt(settings: &Settings) -> Result<(), Error> {
             return not_yet("tls.ocsp_peer".into());
         }
     }
-    if !settings.mappings.is_empty() {
-        return not_yet("mappings".into());
-    }
     for account in &settings.accounts {
         let name = &account.name;
-        if !account.imports.is_empty() || !account.exports.is_empty() {
-            return not_yet(format!("accounts.{name}: imports and exports"));
-        }
-        if !account.mappings.is_empty() {
-            return not_yet(format!("accounts.{name}: mappings"));
-        }
         if account.trace.is_some() {
             return not_yet(format!("accounts.{name}: msg_trace"));
         }
@@ -174,8 +169,67 @@ fn account(account: &Account) -> AccountSource {
             payload_bytes_max: limits.max_payload,
         },
         mappings: account.mappings.iter().map(mapping).collect(),
-        ..AccountSource::default()
+        stream_exports: account.exports.iter().filter_map(stream_export).collect(),
+        service_exports: account.exports.iter().filter_map(service_export).collect(),
+        stream_imports: account.imports.iter().filter_map(stream_import).collect(),
+        service_imports: account.imports.iter().filter_map(service_import).collect(),
     }
+}
+
+fn access(export: &Export) -> AccessSource {
+    AccessSource {
+        accounts: export.accounts.clone(),
+        account_token_position: export.account_token_position as usize,
+        ..AccessSource::default()
+    }
+}
+
+fn stream_export(export: &Export) -> Option<StreamExportSource> {
+    let stream = || StreamExportSource { subject: export.subject.clone(), access: access(export) };
+    matches!(export.kind, ExportKind::Stream).then(stream)
+}
+
+fn service_export(export: &Export) -> Option<ServiceExportSource> {
+    let ExportKind::Service { response_type, response_threshold, latency, allow_trace } = &export.kind else {
+        return None;
+    };
+    Some(ServiceExportSource {
+        subject: export.subject.clone(),
+        access: access(export),
+        response_type: match response_type {
+            written::ResponseType::Singleton => ResponseType::Singleton,
+            written::ResponseType::Stream => ResponseType::Stream,
+            written::ResponseType::Chunked => ResponseType::Chunked,
+        },
+        response_threshold_nanos: response_threshold.map_or(0, |threshold| threshold.as_nanos() as u64),
+        latency: latency
+            .as_ref()
+            .map(|l| Latency { sampling_percent: l.sampling, results: l.subject.clone() }),
+        allow_trace: *allow_trace,
+    })
+}
+
+fn stream_import(import: &Import) -> Option<StreamImportSource> {
+    let ImportKind::Stream { prefix, to, allow_trace } = &import.kind else { return None };
+    Some(StreamImportSource {
+        account: import.account.clone(),
+        subject: import.subject.clone(),
+        prefix: prefix.clone().unwrap_or_default(),
+        to: to.clone().unwrap_or_default(),
+        token: None,
+        allow_trace: *allow_trace,
+    })
+}
+
+fn service_import(import: &Import) -> Option<ServiceImportSource> {
+    let ImportKind::Service { to, share } = &import.kind else { return None };
+    Some(ServiceImportSource {
+        account: import.account.clone(),
+        subject: import.subject.clone(),
+        to: to.clone().unwrap_or_default(),
+        share: *share,
+        token: None,
+    })
 }
 
 fn user(user: &User) -> UserSource {

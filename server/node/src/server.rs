@@ -117,6 +117,7 @@ impl Server {
             let _ = shared.resolver.set(resolver);
         }
         resolver::spawn(&shared)?;
+        shared.share(&table);
         shared.set_ports(ports_of(&listeners));
         set_info(&shared, &settings);
         let edge = match listeners.cluster {

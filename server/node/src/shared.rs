@@ -360,9 +360,25 @@ impl Shared {
         let mut table = self.table.write();
         let Some((changed, recheck)) = change(&table) else { return };
         *table = Arc::new(changed);
+        self.share(&table);
         let settings = Arc::new(engine_settings(&self.settings(), &table));
         // under the lock: workers must hear of two tables in their order
         self.broker.broadcast(|| Command::Other(Box::new(Reconfigure(settings.clone(), recheck.clone()))));
+    }
+
+    /// Puts the mappings, exports and imports of a table in force.
+    pub fn share(&self, table: &accounts::Table) {
+        let settings = self.settings();
+        self.broker.set_names(broker::registry::ServerNames {
+            server: self.server_name.clone(),
+            cluster: settings.cluster.name.clone().unwrap_or_default(),
+            system_account: settings.system_account_name().unwrap_or_default().to_owned(),
+        });
+        let mut dirty = Vec::new();
+        self.broker.share(table, &mut dirty);
+        for link in dirty {
+            link.output.flush(&*link.transport);
+        }
     }
 
     /// Looks at the connections that ended, oldest first.

@@ -8,7 +8,7 @@ use crate::link::{
 };
 use crate::mailbox::Command;
 use crate::output::{Delivered, Rendering};
-use crate::plan::{Group, Plan, Target};
+use crate::plan::{Group, Plan, Target, Text};
 use crate::render::Sid;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
@@ -186,11 +186,15 @@ impl Router {
         drawn_route(plan, group, 0, from).map(Draw::Route)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        ((self.random_bits() >> 32) * bound) >> 32
+    }
+
+    pub(super) fn random_bits(&mut self) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        ((self.random >> 32) * bound) >> 32
+        self.random
     }
 
     pub(super) fn finish_staged(&mut self, from: &Arc<Link>, read: &[u8]) {
@@ -220,8 +224,15 @@ impl Router {
         let headers = link.has(FLAG_HEADERS);
         for op in ops {
             let message = &self.messages[op.message as usize];
-            let target = &self.plans[message.plan as usize].targets[op.target as usize];
-            self.scratch.message(read, op.message, &message.publish, target.sid(), headers);
+            let plan = &self.plans[message.plan as usize];
+            let target = &plan.targets[op.target as usize];
+            match plan.subject_for(target) {
+                None => self.scratch.message(read, op.message, &message.publish, target.sid(), headers),
+                renamed => {
+                    let (subjects, publish) = as_subject(read, &message.publish, renamed);
+                    self.scratch.any_message((subjects, read), op.message, &publish, target.sid(), headers);
+                }
+            }
             if link.has(FLAG_REPLIES) {
                 self.note_reply(link, read, &message.publish);
             }
@@ -241,8 +252,10 @@ impl Router {
         for op in ops {
             let message = &self.messages[op.message as usize];
             let names = &self.names[op.names.0 as usize..op.names.1 as usize];
-            let account: &[u8] = if implied { &[] } else { &self.plans[message.plan as usize].account };
-            self.scratch.routed(read, op.message, &message.publish, account, names, headers);
+            let plan = &self.plans[message.plan as usize];
+            let account: &[u8] = if implied { &[] } else { &plan.account };
+            let (subjects, publish) = as_subject(read, &message.publish, plan.subject.as_ref());
+            self.scratch.routed((subjects, read), op.message, &publish, account, names, headers);
         }
     }
 
@@ -316,4 +329,13 @@ fn grant_many(to: &Target, wanted: u64) -> u64 {
 
 fn ended(link: &Arc<Link>, subscription: u32) -> Command {
     Command::Ended { link: link.clone(), subscription }
+}
+
+/// Where the subject of a message stands, and the message as seen from there.
+#[inline]
+fn as_subject<'a>(read: &'a [u8], publish: &Publish, renamed: Option<&'a Text>) -> (&'a [u8], Publish) {
+    match renamed {
+        None => (read, *publish),
+        Some(text) => (text.padded(), Publish { subject: 0, subject_len: text.len, ..*publish }),
+    }
 }

@@ -1,0 +1,241 @@
+//! Reports on how long imported services took (ADR-3).
+//!
+//! Owns what of the requests is measured and the text of the reports; the way of requests and responses is `detour`'s.
+
+use super::Router;
+use crate::account::Account;
+use crate::link::{Link, LinkKind, LinkParts, Transport};
+use crate::requester::{Detail, quote, rfc3339, write_client};
+use crate::responses::{End, Measured, Pending};
+use std::fmt::Write;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Type of the reports.
+const TYPE: &str = "io.nats.server.metric.v1.service_latency";
+
+/// A report, apart from what all have.
+struct Report<'a> {
+    status: u16,
+    description: &'a str,
+    requestor: String,
+    responder: String,
+    header: &'a str,
+    start_nanos: u64,
+    service_nanos: u64,
+    total_nanos: u64,
+}
+
+impl Router {
+    /// Whether a request is measured, and the JSON of the headers that asked for it (empty when it was drawn).
+    pub(super) fn sample(&mut self, percent: u8, header: &[u8]) -> Option<String> {
+        if percent >= 100 || (percent > 0 && self.below(100) <= u64::from(percent)) {
+            return Some(String::new());
+        }
+        asked_for(header)
+    }
+
+    fn client(&self, link: &Link, full: bool) -> String {
+        let mut text = String::new();
+        if link.kind == LinkKind::Client {
+            write_client(link, Detail { full, server: false }, None, &self.broker.names(), &mut text);
+        }
+        text
+    }
+
+    /// A request without a reply subject came to a measured service.
+    pub(super) fn report_bad_request(&mut self, account: &Arc<Account>, measured: &Measured, share: bool) {
+        let link = &measured.requestor;
+        let report = Report {
+            status: 400,
+            description: "Bad Request",
+            requestor: self.client(link, share),
+            responder: String::new(),
+            header: &measured.header,
+            start_nanos: self.now_nanos.saturating_sub(link.rtt_nanos.load(Relaxed)),
+            service_nanos: 0,
+            total_nanos: 0,
+        };
+        self.report(account, &measured.results, &report, link);
+    }
+
+    /// The first response came.
+    pub(super) fn report_latency(
+        &mut self,
+        account: &Arc<Account>,
+        pending: &Pending,
+        responder: &Arc<Link>,
+    ) {
+        let Some(measured) = &pending.measured else { return };
+        let since_nanos = pending.since_nanos.load(Relaxed);
+        let round_trip = |link: &Link| match link.kind {
+            LinkKind::Client => link.rtt_nanos.load(Relaxed),
+            _ => 0,
+        };
+        let (asking, answering) = (round_trip(&measured.requestor), round_trip(responder));
+        let taken = self.now_nanos.saturating_sub(since_nanos);
+        let report = Report {
+            status: 200,
+            description: "",
+            requestor: self.client(&measured.requestor, pending.share),
+            responder: self.client(responder, true),
+            header: &measured.header,
+            start_nanos: since_nanos.saturating_sub(asking),
+            service_nanos: taken.saturating_sub(answering),
+            total_nanos: asking + taken,
+        };
+        self.report(account, &measured.results, &report, responder);
+    }
+
+    fn report_failure(&mut self, account: &Arc<Account>, pending: &Pending, end: End, from: &Arc<Link>) {
+        let Some(measured) = &pending.measured else { return };
+        let (status, description) = match end {
+            End::InterestLost => (408, "Request Timeout"),
+            End::NoResponders => (503, "Service Unavailable"),
+            End::Timeout => (504, "Service Timeout"),
+        };
+        let asking = measured.requestor.rtt_nanos.load(Relaxed);
+        let report = Report {
+            status,
+            description,
+            requestor: self.client(&measured.requestor, pending.share),
+            responder: String::new(),
+            header: &measured.header,
+            start_nanos: pending.since_nanos.load(Relaxed).saturating_sub(asking),
+            service_nanos: 0,
+            total_nanos: 0,
+        };
+        self.report(account, &measured.results, &report, from);
+    }
+
+    fn report(&mut self, account: &Arc<Account>, results: &str, report: &Report<'_>, from: &Arc<Link>) {
+        let mut text = String::new();
+        let id: String = (0..2).map(|_| format!("{:011X}", self.random_bits() >> 20)).collect();
+        let time = rfc3339(self.now_nanos);
+        let _ = write!(
+            text,
+            "{{\"type\":\"{TYPE}\",\"id\":\"{id}\",\"timestamp\":\"{time}\",\"status\":{}",
+            report.status
+        );
+        if !report.description.is_empty() {
+            let _ = write!(text, ",\"description\":\"{}\"", report.description);
+        }
+        let parts =
+            [("requestor", &*report.requestor), ("responder", &*report.responder), ("header", report.header)];
+        for (name, part) in parts.into_iter().filter(|(_, part)| !part.is_empty()) {
+            let _ = write!(text, ",\"{name}\":{part}");
+        }
+        let _ = write!(
+            text,
+            ",\"start\":\"{}\",\"service\":{},\"system\":0,\"total\":{}}}",
+            rfc3339(report.start_nanos),
+            report.service_nanos,
+            report.total_nanos
+        );
+        self.announce(account, results.as_bytes(), text.as_bytes(), from);
+    }
+
+    /// Ends requests to services that took too long, and reports those that were measured.
+    pub(super) fn expire_responses(&mut self) {
+        for account in self.broker.responders() {
+            for (pending, end) in account.responses.expire(self.now_nanos) {
+                let Some(from) = self.own_link() else { return };
+                self.report_failure(&account, &pending, end, &from);
+            }
+        }
+    }
+
+    /// The link in whose name this server itself publishes.
+    fn own_link(&mut self) -> Option<Arc<Link>> {
+        if self.own_link.is_none() {
+            let parts = LinkParts {
+                id: 0,
+                index: crate::interest::SERVER,
+                kind: LinkKind::Internal,
+                token: u32::MAX,
+                owner: self.broker.mailboxes().first()?.clone(),
+                transport: Box::new(Nowhere),
+                about: Default::default(),
+            };
+            self.own_link = Some(Arc::new(Link::new(parts)));
+        }
+        self.own_link.clone()
+    }
+}
+
+/// Where nothing is ever sent to.
+struct Nowhere;
+
+impl Transport for Nowhere {
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(slices.iter().map(|slice| slice.len()).sum())
+    }
+    fn rearm(&self) {}
+    fn shutdown(&self) {}
+}
+
+/// The tracing headers that ask for a measurement, as JSON; `None` when there are none or they ask for none.
+fn asked_for(header: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(header).ok()?;
+    let value = |name: &str| {
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        fields.map(|(key, value)| (key.trim(), value.trim())).find(|(key, _)| key.eq_ignore_ascii_case(name))
+    };
+    let json = |names: &[&str]| {
+        let mut out = String::new();
+        for (key, value) in names.iter().filter_map(|name| value(name)) {
+            out.push(if out.is_empty() { '{' } else { ',' });
+            quote(key, &mut out);
+            out.push_str(":[");
+            quote(value, &mut out);
+            out.push(']');
+        }
+        out.push('}');
+        out
+    };
+    const B3: [&str; 5] = ["X-B3-TraceId", "X-B3-SpanId", "X-B3-ParentSpanId", "X-B3-Sampled", "X-B3-Flags"];
+    if let Some((_, id)) = value("Uber-Trace-Id") {
+        let flags = id.split(':').nth(3).filter(|_| id.split(':').count() == 4)?;
+        let flags = u8::from_str_radix(flags, 16).ok()?;
+        return (flags & 1 == 1).then(|| json(&["Uber-Trace-Id", "Uberctx-X"]));
+    }
+    match value("X-B3-Sampled") {
+        Some((_, "1")) => return Some(json(&B3)),
+        Some((_, "0")) => return None,
+        _ => {}
+    }
+    if value("X-B3-TraceId").is_some() {
+        return Some(json(&B3));
+    }
+    if let Some((_, b3)) = value("B3") {
+        let parts: Vec<&str> = b3.split('-').collect();
+        let denied = parts.get(2) == Some(&"0") || parts == ["0"];
+        return (!denied).then(|| json(&["B3"]));
+    }
+    let (_, context) = value("Traceparent")?;
+    let flags = context.split('-').nth(3).filter(|flags| flags.len() == 2)?;
+    let flags = u8::from_str_radix(flags, 16).ok()?;
+    (flags & 1 == 1).then(|| json(&["Traceparent", "Tracestate"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::asked_for;
+
+    #[test]
+    fn tracing_headers_ask_for_a_measurement_or_not() {
+        let asked = |lines: &str| asked_for(format!("NATS/1.0\r\n{lines}\r\n\r\n").as_bytes());
+        assert_eq!(asked("X-B3-Sampled: 1").as_deref(), Some(r#"{"X-B3-Sampled":["1"]}"#));
+        assert_eq!(asked("X-B3-Sampled: 0\r\nX-B3-TraceId: a"), None);
+        assert!(asked("X-B3-TraceId: 80f1").is_some());
+        assert!(asked("B3: 80f1-e457-1-05e3").is_some());
+        assert_eq!(asked("B3: 80f1-e457-0-05e3"), None);
+        assert_eq!(asked("B3: 0"), None);
+        assert!(asked("Uber-Trace-Id: 47:5a:47:1").is_some());
+        assert_eq!(asked("Uber-Trace-Id: 47:5a:47:0"), None);
+        assert!(asked("Traceparent: 00-4bf9-00f0-01").is_some());
+        assert_eq!(asked("Traceparent: 00-4bf9-00f0-00"), None);
+        assert_eq!(asked("A: b"), None);
+    }
+}
