@@ -32,6 +32,8 @@ pub struct Account {
     stamps: Box<[AtomicU32]>,
     /// Open client connections.
     pub connections: AtomicU32,
+    /// Connections on other servers, as far as they told.
+    pub remote_connections: AtomicU32,
     /// Messages and bytes from clients, messages and bytes to clients.
     pub traffic: [AtomicU64; 4],
 }
@@ -92,6 +94,7 @@ impl Account {
             global: AtomicU32::new(1),
             stamps: (0..STAMPS).map(|_| AtomicU32::new(0)).collect(),
             connections: AtomicU32::new(0),
+            remote_connections: AtomicU32::new(0),
             traffic: Default::default(),
         }
     }
@@ -207,6 +210,25 @@ impl Account {
         if shared.interest.is_shadow(number) {
             self.remove(&mut shared, link, [number], true, dirty);
         }
+    }
+
+    /// Client connections here and on other servers.
+    pub fn connections_everywhere(&self) -> u32 {
+        self.connections.load(Relaxed) + self.remote_connections.load(Relaxed)
+    }
+
+    /// Adds a subscription that no other server hears of.
+    pub fn subscribe_here(&self, link: &Link, filter: &[u8], sid: &[u8]) -> u32 {
+        let (number, _) = self.shared.write().interest.insert(filter, None, sid, link.index, false);
+        self.bump(filter);
+        link.subscriptions.fetch_add(1, Relaxed);
+        number
+    }
+
+    /// Removes a subscription made by [`subscribe_here`](Self::subscribe_here).
+    pub fn unsubscribe_here(&self, link: &Link, number: u32) {
+        let gone = self.remove(&mut self.shared.write(), link.index, [number], false, &mut Vec::new());
+        link.subscriptions.fetch_sub(gone.count, Relaxed);
     }
 
     /// Removes local subscriptions of `link` and tells the routes. Numbers that are not its own are skipped.

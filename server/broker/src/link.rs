@@ -12,6 +12,8 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering::*;
 use std::sync::{Arc, OnceLock};
 
+pub use wire::CloseReason;
+
 /// Where a link's bytes go. The one seam between deciding and sending: called once a batch, not once a message.
 pub trait Transport: Send + Sync {
     /// Writes without waiting and says how many bytes were taken, 0 when full. Any thread; never two at once.
@@ -46,105 +48,6 @@ pub fn may_forward(from: LinkKind, to: LinkKind) -> bool {
     match (from, to) {
         (LinkKind::Route, LinkKind::Route) => false,
         (LinkKind::Client | LinkKind::Internal | LinkKind::Route, _) => true,
-    }
-}
-
-/// Why a connection ended; the names are nats-server's `ClosedState` as /connz shows them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-#[allow(missing_docs)] // each variant is described by its text
-pub enum CloseReason {
-    ClientClosed = 1,
-    AuthenticationTimeout,
-    AuthenticationViolation,
-    TlsHandshakeError,
-    SlowConsumerPendingBytes,
-    SlowConsumerWriteDeadline,
-    WriteError,
-    ReadError,
-    ParseError,
-    StaleConnection,
-    ProtocolViolation,
-    BadClientProtocolVersion,
-    WrongPort,
-    MaxConnectionsExceeded,
-    MaxPayloadExceeded,
-    MaxControlLineExceeded,
-    MaxSubscriptionsExceeded,
-    DuplicateRoute,
-    RouteRemoved,
-    ServerShutdown,
-    AuthenticationExpired,
-    Revocation,
-    MissingAccount,
-    ClusterNameConflict,
-    DuplicateServerName,
-    Kicked,
-    MinimumVersionRequired,
-}
-
-impl CloseReason {
-    const ALL: [CloseReason; 27] = [
-        CloseReason::ClientClosed,
-        CloseReason::AuthenticationTimeout,
-        CloseReason::AuthenticationViolation,
-        CloseReason::TlsHandshakeError,
-        CloseReason::SlowConsumerPendingBytes,
-        CloseReason::SlowConsumerWriteDeadline,
-        CloseReason::WriteError,
-        CloseReason::ReadError,
-        CloseReason::ParseError,
-        CloseReason::StaleConnection,
-        CloseReason::ProtocolViolation,
-        CloseReason::BadClientProtocolVersion,
-        CloseReason::WrongPort,
-        CloseReason::MaxConnectionsExceeded,
-        CloseReason::MaxPayloadExceeded,
-        CloseReason::MaxControlLineExceeded,
-        CloseReason::MaxSubscriptionsExceeded,
-        CloseReason::DuplicateRoute,
-        CloseReason::RouteRemoved,
-        CloseReason::ServerShutdown,
-        CloseReason::AuthenticationExpired,
-        CloseReason::Revocation,
-        CloseReason::MissingAccount,
-        CloseReason::ClusterNameConflict,
-        CloseReason::DuplicateServerName,
-        CloseReason::Kicked,
-        CloseReason::MinimumVersionRequired,
-    ];
-
-    /// The text of /connz, as nats-server words it.
-    pub fn text(self) -> &'static str {
-        match self {
-            CloseReason::ClientClosed => "Client Closed",
-            CloseReason::AuthenticationTimeout => "Authentication Timeout",
-            CloseReason::AuthenticationViolation => "Authentication Failure",
-            CloseReason::TlsHandshakeError => "TLS Handshake Failure",
-            CloseReason::SlowConsumerPendingBytes => "Slow Consumer (Pending Bytes)",
-            CloseReason::SlowConsumerWriteDeadline => "Slow Consumer (Write Deadline)",
-            CloseReason::WriteError => "Write Error",
-            CloseReason::ReadError => "Read Error",
-            CloseReason::ParseError => "Parse Error",
-            CloseReason::StaleConnection => "Stale Connection",
-            CloseReason::ProtocolViolation => "Protocol Violation",
-            CloseReason::BadClientProtocolVersion => "Bad Client Protocol Version",
-            CloseReason::WrongPort => "Incorrect Port",
-            CloseReason::MaxConnectionsExceeded => "Maximum Connections Exceeded",
-            CloseReason::MaxPayloadExceeded => "Maximum Message Payload Exceeded",
-            CloseReason::MaxControlLineExceeded => "Maximum Control Line Exceeded",
-            CloseReason::MaxSubscriptionsExceeded => "Maximum Subscriptions Exceeded",
-            CloseReason::DuplicateRoute => "Duplicate Route",
-            CloseReason::RouteRemoved => "Route Removed",
-            CloseReason::ServerShutdown => "Server Shutdown",
-            CloseReason::AuthenticationExpired => "Authentication Expired",
-            CloseReason::Revocation => "Credentials Revoked",
-            CloseReason::MissingAccount => "Missing Account",
-            CloseReason::ClusterNameConflict => "Cluster Name Conflict",
-            CloseReason::DuplicateServerName => "Duplicate Server Name",
-            CloseReason::Kicked => "Kicked",
-            CloseReason::MinimumVersionRequired => "Minimum Version Required",
-        }
     }
 }
 
@@ -354,7 +257,7 @@ impl Link {
 
     /// Ends the link from any thread; the first reason stays. Its owner cleans up when it sees the end.
     pub fn close(&self, reason: CloseReason) {
-        if self.reason.compare_exchange(0, reason as u8, AcqRel, Acquire).is_ok() {
+        if self.reason.compare_exchange(0, reason.code(), AcqRel, Acquire).is_ok() {
             self.output.close();
             self.release();
             self.transport.shutdown();
@@ -363,8 +266,7 @@ impl Link {
 
     /// Why the link was closed, if it was.
     pub fn close_reason(&self) -> Option<CloseReason> {
-        let reason = self.reason.load(Acquire);
-        CloseReason::ALL.into_iter().find(|r| *r as u8 == reason)
+        CloseReason::from_code(self.reason.load(Acquire))
     }
 
     /// Whether the link must not be read now.

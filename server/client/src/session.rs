@@ -26,6 +26,8 @@ pub struct Context<'a> {
     pub now_nanos: u64,
     /// Questions that take too long for the thread that moves messages.
     pub questions: &'a mut Vec<Question>,
+    /// Clients that were let in.
+    pub logins: &'a mut Vec<Arc<Link>>,
     /// Bytes for the client itself, written behind the messages staged so far.
     pub reply: &'a mut Vec<u8>,
 }
@@ -503,14 +505,15 @@ impl Client {
                 let user = &connect.user;
                 tracing::error!("{} - authentication error - User {user:?}: {reason}", self.link.describe());
                 error(context.reply, "Authorization Violation");
+                describe_refused(&connect, &mut self.link.about.lock());
                 return Err(Failure(CloseReason::AuthenticationViolation));
             }
         };
         let account = context.router.broker().clone().account(&identity.account_name);
         let bound = context.policy.table.account(identity.account).and_then(|a| a.limits.connections_max);
-        if bound.is_some_and(|max| account.connections.load(Relaxed) >= max) {
+        if bound.is_some_and(|max| account.connections_everywhere() >= max) {
             error(context.reply, "maximum account active connections exceeded");
-            return Err(Failure(CloseReason::MaxConnectionsExceeded));
+            return Err(Failure(CloseReason::MaxAccountConnectionsExceeded));
         }
         self.account.connections.fetch_sub(1, Relaxed);
         account.connections.fetch_add(1, Relaxed);
@@ -530,13 +533,16 @@ impl Client {
         let headers = connect.headers && context.policy.headers;
         if connect.no_responders && !headers {
             error(context.reply, "no responders requires headers support");
-            return Err(Failure(CloseReason::ProtocolViolation));
+            return Err(Failure(CloseReason::NoRespondersRequiresHeaders));
         }
         self.link.set(FLAG_NO_ECHO, !connect.echo);
         self.link.set(FLAG_HEADERS, headers);
         self.protocol = connect.protocol;
         (self.verbose, self.pedantic, self.no_responders) =
             (connect.verbose, connect.pedantic, connect.no_responders);
+        if !self.connected {
+            context.logins.push(self.link.clone());
+        }
         self.connected = true;
         {
             let mut about = self.link.about.lock();
@@ -747,6 +753,15 @@ fn refused(reply: &mut Vec<u8>, reason: &AuthError) -> Failure {
     };
     error(reply, text);
     Failure(closing)
+}
+
+/// Who wanted in, for the event that tells of the refusal. Never a password or token.
+fn describe_refused(connect: &Connect, about: &mut broker::link::About) {
+    let user = [&connect.nkey, &connect.user].into_iter().find(|text| !text.is_empty());
+    let redacted = if connect.auth_token.is_empty() { "" } else { "[REDACTED]" };
+    about.user = user.map_or_else(|| redacted.to_owned(), Clone::clone);
+    (about.name, about.lang, about.version) =
+        (connect.name.clone(), connect.lang.clone(), connect.version.clone());
 }
 
 /// Appends `-ERR 'text'`.

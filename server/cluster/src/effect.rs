@@ -3,6 +3,8 @@
 use crate::settings::Permissions;
 use std::net::SocketAddr;
 
+pub use wire::CloseReason;
+
 /// A connection of the route protocol, by the engine's number for it (its `rid`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
@@ -22,58 +24,6 @@ pub enum LogLevel {
     Info,
     /// For the curious.
     Debug,
-}
-
-/// Why a route is closed; the texts are nats-server's `ClosedState`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// No CONNECT in time.
-    AuthenticationTimeout,
-    /// Wrong user or password, or something else before CONNECT.
-    AuthenticationViolation,
-    /// Bytes or documents that cannot be read, or the peer said `-ERR`.
-    ParseError,
-    /// Pings stayed unanswered, or the handshake did not end.
-    StaleConnection,
-    /// The handshake contradicts itself.
-    ProtocolViolation,
-    /// A client on the route port.
-    WrongPort,
-    /// A gateway on the route port.
-    WrongGateway,
-    /// A control line beyond the limit.
-    MaxControlLineExceeded,
-    /// The place is taken, or it is this very server.
-    DuplicateRoute,
-    /// The route is no longer configured.
-    RouteRemoved,
-    /// The clusters have different names.
-    ClusterNameConflict,
-    /// The peer has this server's name.
-    DuplicateServerName,
-    /// This server is shutting down.
-    ServerShutdown,
-}
-
-impl CloseReason {
-    /// The text of the monitoring pages, as nats-server words it.
-    pub fn text(self) -> &'static str {
-        match self {
-            CloseReason::AuthenticationTimeout => "Authentication Timeout",
-            CloseReason::AuthenticationViolation => "Authentication Failure",
-            CloseReason::ParseError => "Parse Error",
-            CloseReason::StaleConnection => "Stale Connection",
-            CloseReason::ProtocolViolation => "Protocol Violation",
-            CloseReason::WrongPort => "Incorrect Port",
-            CloseReason::WrongGateway => "Wrong Gateway",
-            CloseReason::MaxControlLineExceeded => "Maximum Control Line Exceeded",
-            CloseReason::DuplicateRoute => "Duplicate Route",
-            CloseReason::RouteRemoved => "Route Removed",
-            CloseReason::ClusterNameConflict => "Cluster Name Conflict",
-            CloseReason::DuplicateServerName => "Duplicate Server Name",
-            CloseReason::ServerShutdown => "Server Shutdown",
-        }
-    }
 }
 
 /// Which accounts' interest goes over a connection.

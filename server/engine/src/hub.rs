@@ -128,7 +128,7 @@ impl Hub {
                 if let Some(link) = self.link(connection) {
                     self.broker.remove_route(&link, dirty);
                     link.output.flush(&*link.transport);
-                    link.close(close_reason(reason));
+                    link.close(reason);
                 }
             }
             // both sides begin anew: the one that dialled dials again, and interest is told by the new rules
@@ -139,22 +139,5 @@ impl Hub {
             }
             effect => self.outside.effect(effect),
         }
-    }
-}
-
-fn close_reason(reason: cluster::CloseReason) -> CloseReason {
-    match reason {
-        cluster::CloseReason::AuthenticationTimeout => CloseReason::AuthenticationTimeout,
-        cluster::CloseReason::AuthenticationViolation => CloseReason::AuthenticationViolation,
-        cluster::CloseReason::ParseError => CloseReason::ParseError,
-        cluster::CloseReason::StaleConnection => CloseReason::StaleConnection,
-        cluster::CloseReason::ProtocolViolation => CloseReason::ProtocolViolation,
-        cluster::CloseReason::WrongPort | cluster::CloseReason::WrongGateway => CloseReason::WrongPort,
-        cluster::CloseReason::MaxControlLineExceeded => CloseReason::MaxControlLineExceeded,
-        cluster::CloseReason::DuplicateRoute => CloseReason::DuplicateRoute,
-        cluster::CloseReason::RouteRemoved => CloseReason::RouteRemoved,
-        cluster::CloseReason::ClusterNameConflict => CloseReason::ClusterNameConflict,
-        cluster::CloseReason::DuplicateServerName => CloseReason::DuplicateServerName,
-        cluster::CloseReason::ServerShutdown => CloseReason::ServerShutdown,
     }
 }

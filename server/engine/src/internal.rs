@@ -133,6 +133,15 @@ impl Queue {
     }
 }
 
+/// One subscription.
+struct Entry {
+    /// Its number in the account's interest, once it has one.
+    number: Option<u32>,
+    /// No other server heard of it.
+    is_local: bool,
+    handler: Handler,
+}
+
 /// What of a client both its handles and the worker know.
 struct Inner {
     id: u64,
@@ -143,8 +152,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Subscriptions {
-    /// By the sid: the number in the account's interest once it has one.
-    by_sid: HashMap<u64, (Option<u32>, Handler)>,
+    by_sid: HashMap<u64, Entry>,
     last_sid: u64,
     has_inbox: bool,
 }
@@ -248,6 +256,16 @@ impl InternalClient {
         &self.inner.account.name
     }
 
+    /// Its account on the data path.
+    pub fn account_state(&self) -> &Arc<broker::Account> {
+        &self.inner.account
+    }
+
+    /// Place of its link in the broker's registry: subscriptions in the account's interest name it.
+    pub fn link_index(&self) -> u32 {
+        self.inner.link.index
+    }
+
     /// The internal clients that it is one of.
     pub fn internal(&self) -> &Arc<Internal> {
         &self.internal
@@ -256,12 +274,21 @@ impl InternalClient {
     /// Has `handler` run for each message on `filter`, as a member of `queue` if given. Returns the sid for
     /// [`unsubscribe`](Self::unsubscribe); a filter that is no subject gets nothing.
     pub fn subscribe(&self, filter: &str, queue: Option<&str>, handler: Handler) -> u64 {
+        self.begin(filter, queue, false, handler)
+    }
+
+    /// The same for what is published on this server only: no other server hears of the subscription.
+    pub fn subscribe_here(&self, filter: &str, handler: Handler) -> u64 {
+        self.begin(filter, None, true, handler)
+    }
+
+    fn begin(&self, filter: &str, queue: Option<&str>, is_local: bool, handler: Handler) -> u64 {
         let sid = {
             let mut subscriptions = self.inner.subscriptions.lock();
             subscriptions.last_sid += 1;
             let sid = subscriptions.last_sid;
             // before the first message can come
-            subscriptions.by_sid.insert(sid, (None, handler));
+            subscriptions.by_sid.insert(sid, Entry { number: None, is_local, handler });
             sid
         };
         if !subject::is_valid(filter.as_bytes()) {
@@ -271,16 +298,21 @@ impl InternalClient {
         let mut dirty = Vec::new();
         let (queue, name) = (queue.map(str::as_bytes), sid.to_string());
         let Inner { link, account, .. } = &*self.inner;
-        let number = account.subscribe(link, filter.as_bytes(), queue, name.as_bytes(), &mut dirty);
+        let number = match is_local {
+            true => account.subscribe_here(link, filter.as_bytes(), name.as_bytes()),
+            false => account.subscribe(link, filter.as_bytes(), queue, name.as_bytes(), &mut dirty),
+        };
         Internal::flush(dirty);
-        let mut subscriptions = self.inner.subscriptions.lock();
-        match subscriptions.by_sid.get_mut(&sid) {
-            Some(entry) => entry.0 = Some(number),
-            // its handler ended it already
-            None => {
-                drop(subscriptions);
-                self.end([number]);
+        let is_over = match self.inner.subscriptions.lock().by_sid.get_mut(&sid) {
+            Some(entry) => {
+                entry.number = Some(number);
+                false
             }
+            // its handler ended it already
+            None => true,
+        };
+        if is_over {
+            self.end(Some(number), is_local);
         }
         sid
     }
@@ -288,12 +320,19 @@ impl InternalClient {
     /// Ends a subscription. What waits for it is not handled any more.
     pub fn unsubscribe(&self, sid: u64) {
         let entry = self.inner.subscriptions.lock().by_sid.remove(&sid);
-        self.end(entry.and_then(|(number, _)| number));
+        if let Some(entry) = entry {
+            self.end(entry.number, entry.is_local);
+        }
     }
 
-    fn end(&self, numbers: impl IntoIterator<Item = u32>) {
+    fn end(&self, number: Option<u32>, is_local: bool) {
+        let Some(number) = number else { return };
+        let Inner { account, link, .. } = &*self.inner;
         let mut dirty = Vec::new();
-        self.inner.account.unsubscribe(&self.inner.link, numbers, &mut dirty);
+        match is_local {
+            true => account.unsubscribe_here(link, number),
+            false => account.unsubscribe(link, [number], &mut dirty),
+        }
         Internal::flush(dirty);
     }
 
@@ -334,7 +373,9 @@ impl InternalClient {
     /// Ends all its subscriptions and the client itself.
     pub fn close(&self) {
         let subscriptions = std::mem::take(&mut self.inner.subscriptions.lock().by_sid);
-        self.end(subscriptions.into_values().filter_map(|(number, _)| number));
+        for entry in subscriptions.into_values() {
+            self.end(entry.number, entry.is_local);
+        }
         self.internal.clients.lock().remove(&self.inner.id);
         self.inner.link.output.close();
         self.internal.broker.forget(&self.inner.link);
@@ -472,7 +513,7 @@ impl InternalWorker {
             return;
         };
         let Ok(sid) = sid.parse::<u64>() else { return };
-        let handler = inner.subscriptions.lock().by_sid.get(&sid).map(|(_, handler)| handler.clone());
+        let handler = inner.subscriptions.lock().by_sid.get(&sid).map(|entry| entry.handler.clone());
         let Some(handler) = handler else { return };
         let client = InternalClient { internal: self.internal.clone(), inner };
         let (headers, payload) = (message.headers, message.payload);

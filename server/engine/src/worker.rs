@@ -98,6 +98,7 @@ pub struct Worker {
     hub: Option<Arc<Hub>>,
     info: Arc<wire::info::Info>,
     questions: Vec<Question>,
+    logins: Vec<Arc<Link>>,
     reply: Vec<u8>,
     now_nanos: u64,
     /// Where the slow walk over all links stands.
@@ -112,6 +113,7 @@ impl Worker {
             hub: None,
             info: Arc::default(),
             questions: Vec::new(),
+            logins: Vec::new(),
             number,
             router: Router::new(broker, seed),
             input: Input::new(),
@@ -226,6 +228,7 @@ impl Worker {
                     policy: &self.settings.client,
                     info: &self.info,
                     questions: &mut self.questions,
+                    logins: &mut self.logins,
                     now_nanos,
                     reply: &mut self.reply,
                 };
@@ -269,6 +272,11 @@ impl Worker {
         &mut self.questions
     }
 
+    /// Clients that were let in since they were last taken from here, for whoever tells of them.
+    pub fn logins(&mut self) -> &mut Vec<Arc<Link>> {
+        &mut self.logins
+    }
+
     /// Somebody is let in, or turned away. Returns the slot of a connection that the driver must read again or
     /// drop.
     pub fn answered(&mut self, answer: Answer, now_nanos: u64) -> Option<(u32, Progress)> {
@@ -284,6 +292,7 @@ impl Worker {
             policy: &self.settings.client,
             info: &self.info,
             questions: &mut self.questions,
+            logins: &mut self.logins,
             now_nanos,
             reply: &mut self.reply,
         };
@@ -424,6 +433,7 @@ impl Worker {
                     policy: &self.settings.client,
                     info: &self.info,
                     questions: &mut self.questions,
+                    logins: &mut self.logins,
                     now_nanos,
                     reply: &mut self.reply,
                 };
@@ -449,6 +459,13 @@ impl Worker {
             }
         }
         self.info = info;
+    }
+
+    /// Tells one client an INFO of its own.
+    pub fn inform_one(&mut self, link: &Arc<Link>, info: &wire::info::Info) {
+        let mut line = Vec::new();
+        client_info(info, link).encode(&mut line);
+        self.router.push_protocol(link, &line);
     }
 
     /// Slots of all connections of a kind.
@@ -484,6 +501,7 @@ impl Worker {
                 policy: &self.settings.client,
                 info: &self.info,
                 questions: &mut self.questions,
+                logins: &mut self.logins,
                 now_nanos,
                 reply: &mut self.reply,
             };

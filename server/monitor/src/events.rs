@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accountz::{AccountStat, AccountStatistics};
 use crate::json::field::{is_default, nanoseconds};
-use crate::source::{ClosedReason, Connection, MessagesBytes};
+use crate::source::{CloseReason, Connection, MessagesBytes};
 use crate::statsz::{ServerStatistics, ServerStats};
 use crate::time::Timestamp;
 
@@ -27,9 +27,9 @@ pub mod subjects {
     }
 
     /// The connections of `account` on one server have changed, or thirty seconds have passed. Each such event is
-    /// published on both subjects; the second is the old one, which other servers listen to.
+    /// published on both subjects; the first is the old one, which other servers listen to.
     pub fn account_connections(account: &str) -> [String; 2] {
-        [format!("$SYS.ACCOUNT.{account}.SERVER.CONNS"), format!("$SYS.SERVER.ACCOUNT.{account}.CONNS")]
+        [format!("$SYS.SERVER.ACCOUNT.{account}.CONNS"), format!("$SYS.ACCOUNT.{account}.SERVER.CONNS")]
     }
 
     /// A client was refused, told to the system account.
@@ -256,7 +256,7 @@ pub struct Disconnect {
     pub sent: MessagesBytes,
     /// What the client received.
     pub received: MessagesBytes,
-    /// Text of a [`ClosedReason`].
+    /// Text of a [`CloseReason`].
     pub reason: &'static str,
 }
 
@@ -268,7 +268,7 @@ impl Disconnect {
         id: String,
         time: Timestamp,
         connection: &Connection,
-        reason: ClosedReason,
+        reason: CloseReason,
     ) -> Self {
         let kind = "io.nats.server.advisory.v1.client_disconnect";
         Self {
@@ -424,7 +424,7 @@ mod tests {
             "ID".into(),
             Timestamp::from_unix_nanos(9),
             &connection(),
-            ClosedReason::StaleConnection,
+            CloseReason::StaleConnection,
         );
         let value: serde_json::Value = serde_json::from_slice(&compact(&event)).unwrap();
         assert_eq!(value["sent"]["msgs"], 1, "the server received it, so the client sent it");

@@ -16,6 +16,8 @@ use crate::subsz::IndexStatistics;
 use crate::time::Timestamp;
 use crate::varz::Varz;
 
+pub use wire::CloseReason;
+
 /// The running server as the monitoring rooms see it.
 ///
 /// Methods are called from the thread that answers HTTP and from whoever answers `$SYS` requests, at any time
@@ -144,7 +146,7 @@ pub struct ClosedConnection {
     /// When it ended.
     pub stop: Timestamp,
     /// Why.
-    pub reason: ClosedReason,
+    pub reason: CloseReason,
 }
 
 /// The latest closed connections, which `/connz?state=closed` shows. Takes no memory before it is used.
@@ -290,93 +292,4 @@ pub struct Subscription {
     pub delivered_max: u64,
     /// Connection that made it.
     pub cid: u64,
-}
-
-/// Why a connection ended, with nats-server's texts (`ClosedState` in client.go).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "each name is its text")]
-pub enum ClosedReason {
-    #[default]
-    ClientClosed,
-    AuthenticationTimeout,
-    AuthenticationViolation,
-    TlsHandshakeError,
-    SlowConsumerPendingBytes,
-    SlowConsumerWriteDeadline,
-    WriteError,
-    ReadError,
-    ParseError,
-    StaleConnection,
-    ProtocolViolation,
-    BadClientProtocolVersion,
-    WrongPort,
-    MaxConnectionsExceeded,
-    MaxAccountConnectionsExceeded,
-    MaxPayloadExceeded,
-    MaxControlLineExceeded,
-    MaxSubscriptionsExceeded,
-    DuplicateRoute,
-    RouteRemoved,
-    ServerShutdown,
-    AuthenticationExpired,
-    WrongGateway,
-    MissingAccount,
-    Revocation,
-    InternalClient,
-    MessageHeaderViolation,
-    NoRespondersRequiresHeaders,
-    ClusterNameConflict,
-    DuplicateRemoteLeafnodeConnection,
-    DuplicateClientId,
-    DuplicateServerName,
-    MinimumVersionRequired,
-    ClusterNamesIdentical,
-    Kicked,
-    ProxyNotTrusted,
-    ProxyRequired,
-}
-
-impl ClosedReason {
-    /// The text of `reason` in `/connz?state=closed` and in disconnect events.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::ClientClosed => "Client Closed",
-            Self::AuthenticationTimeout => "Authentication Timeout",
-            Self::AuthenticationViolation => "Authentication Failure",
-            Self::TlsHandshakeError => "TLS Handshake Failure",
-            Self::SlowConsumerPendingBytes => "Slow Consumer (Pending Bytes)",
-            Self::SlowConsumerWriteDeadline => "Slow Consumer (Write Deadline)",
-            Self::WriteError => "Write Error",
-            Self::ReadError => "Read Error",
-            Self::ParseError => "Parse Error",
-            Self::StaleConnection => "Stale Connection",
-            Self::ProtocolViolation => "Protocol Violation",
-            Self::BadClientProtocolVersion => "Bad Client Protocol Version",
-            Self::WrongPort => "Incorrect Port",
-            Self::MaxConnectionsExceeded => "Maximum Connections Exceeded",
-            Self::MaxAccountConnectionsExceeded => "Maximum Account Connections Exceeded",
-            Self::MaxPayloadExceeded => "Maximum Message Payload Exceeded",
-            Self::MaxControlLineExceeded => "Maximum Control Line Exceeded",
-            Self::MaxSubscriptionsExceeded => "Maximum Subscriptions Exceeded",
-            Self::DuplicateRoute => "Duplicate Route",
-            Self::RouteRemoved => "Route Removed",
-            Self::ServerShutdown => "Server Shutdown",
-            Self::AuthenticationExpired => "Authentication Expired",
-            Self::WrongGateway => "Wrong Gateway",
-            Self::MissingAccount => "Missing Account",
-            Self::Revocation => "Credentials Revoked",
-            Self::InternalClient => "Internal Client",
-            Self::MessageHeaderViolation => "Message Header Violation",
-            Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",
-            Self::ClusterNameConflict => "Cluster Name Conflict",
-            Self::DuplicateRemoteLeafnodeConnection => "Duplicate Remote LeafNode Connection",
-            Self::DuplicateClientId => "Duplicate Client ID",
-            Self::DuplicateServerName => "Duplicate Server Name",
-            Self::MinimumVersionRequired => "Minimum Version Required",
-            Self::ClusterNamesIdentical => "Cluster Names Identical",
-            Self::Kicked => "Kicked",
-            Self::ProxyNotTrusted => "Proxy Not Trusted",
-            Self::ProxyRequired => "Proxy Required",
-        }
-    }
 }

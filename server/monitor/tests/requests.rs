@@ -8,7 +8,7 @@ use std::time::Duration;
 use fake::{Fake, at, bare, client, cluster, subscription};
 use monitor::healthz::Readiness;
 use monitor::request::{Action, Call, ServerFilter, answer, decode, subjects};
-use monitor::source::{ClosedConnection, ClosedReason, ClosedRing, Connection, MessagesBytes};
+use monitor::source::{CloseReason, ClosedConnection, ClosedRing, Connection, MessagesBytes};
 use monitor::{Response, Source, respond};
 use serde_json::{Value, json};
 
@@ -60,9 +60,9 @@ fn three() -> Fake {
     };
     let closed = |connection, stop, reason| ClosedConnection { connection, stop: at(stop), reason };
     let mut ring = ClosedRing::default();
-    ring.push(closed(connection(10, 1, 1), 30, ClosedReason::WriteError));
-    ring.push(closed(connection(11, 2, 2), 10, ClosedReason::ClientClosed));
-    ring.push(closed(connection(12, 3, 3), 20, ClosedReason::StaleConnection));
+    ring.push(closed(connection(10, 1, 1), 30, CloseReason::WriteError));
+    ring.push(closed(connection(11, 2, 2), 10, CloseReason::ClientClosed));
+    ring.push(closed(connection(12, 3, 3), 20, CloseReason::StaleConnection));
     Fake {
         connections: vec![connection(3, 2, 30), connection(1, 1, 20), connection(2, 3, 10)],
         closed: ring,

@@ -8,7 +8,7 @@ use std::fmt;
 use fake::{Fake, at, bare, client, cluster};
 use monitor::events::{AccountConnections, Connect, Disconnect, ServerInfo};
 use monitor::request::{Call, UserInfo, answer, envelope};
-use monitor::source::ClosedReason;
+use monitor::source::CloseReason;
 use monitor::{Source, json, respond};
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
@@ -218,8 +218,8 @@ fn events_in_the_system_account() {
     same("event-lame-duck", &json::compact(&server()));
     same("event-connect", &json::compact(&Connect::new(server(), id(), at(0), &client(9))));
     for (name, reason) in [
-        ("event-disconnect", ClosedReason::ClientClosed),
-        ("event-auth-error", ClosedReason::AuthenticationViolation),
+        ("event-disconnect", CloseReason::ClientClosed),
+        ("event-auth-error", CloseReason::AuthenticationViolation),
     ] {
         same(name, &json::compact(&Disconnect::new(server(), id(), at(0), &client(9), reason)));
     }

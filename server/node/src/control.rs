@@ -35,6 +35,8 @@ pub enum Order {
 
 /// Time for the last bytes to be written before the process ends.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// Time for the event of the server's end to be on its way.
+const EVENT_TIME: Duration = Duration::from_millis(10);
 /// How often lame duck mode looks whether clients are left.
 const LOOK_AT_CLIENTS: Duration = Duration::from_millis(50);
 /// How long the end of lame duck mode waits for whoever asked for it to order the stop.
@@ -107,6 +109,10 @@ async fn run(
     }
     shared.is_ready.store(false, Release);
     accepting.abort();
+    if let Some(system) = shared.system() {
+        system.tell_shutdown();
+        tokio::time::sleep(EVENT_TIME).await;
+    }
     if let Some(hub) = &hub {
         hub.with(|mesh| mesh.stop());
     }
@@ -180,6 +186,9 @@ async fn leave_slowly(
     let grace = settings.lame_duck_grace_period;
     tracing::info!("Entering lame duck mode, stop accepting new clients");
     accepting.abort();
+    if let Some(system) = shared.system() {
+        system.tell_lame_duck();
+    }
     match hub {
         // tells the peers, and the clients through the addresses that change
         Some(hub) => hub.with(|mesh| mesh.begin_lame_duck(routes::now())),

@@ -17,7 +17,8 @@ mod server;
 mod shared;
 mod snapshot;
 mod socket;
+mod system;
 pub mod tls;
 mod worker_thread;
 
-pub use server::{Server, StartError};
+pub use server::{Reloader, Server, StartError};

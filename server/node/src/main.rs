@@ -5,11 +5,13 @@ mod signals;
 
 use anyhow::{Context, bail};
 use config::{Command, Config, Error, Flags, Settings};
-use node::Server;
 use node::identity::{COMPATIBLE_VERSION, STARLING_VERSION};
 use node::logging::Log;
+use node::{Reloader, Server};
+use parking_lot::Mutex;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -118,38 +120,70 @@ fn serve(flags: &Flags) -> anyhow::Result<()> {
         }
     };
     server.set_config_digest(&loaded.digest);
-    signals::obey(server, log, flags, loaded.settings)
+    let program = Arc::new(Program {
+        reloader: server.reloader(),
+        log,
+        flags: flags.clone(),
+        settings: Mutex::new(loaded.settings),
+    });
+    let asked = program.clone();
+    server.on_reload_request(move || asked.reload());
+    signals::obey(server, &program)
 }
 
-/// Reads the configuration anew and puts it in force, or says why not and changes nothing.
-fn reload(server: &Server, log: &Log, flags: &Flags, current: &mut Settings) {
-    let Some(path) = &flags.config else {
-        return tracing::warn!("cannot reload: the server was started without a configuration file");
-    };
-    let loaded = match load(flags) {
-        Ok(loaded) => loaded,
-        Err(error) => return tracing::error!("cannot reload {path}, nothing was changed: {error}"),
-    };
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+/// The program's side of a reload: what it was started with, and what is in force.
+struct Program {
+    reloader: Reloader,
+    log: Log,
+    flags: Flags,
+    settings: Mutex<Settings>,
+}
+
+impl Program {
+    /// Reads the configuration anew and puts it in force, or says why not and changes nothing. Returns a line for
+    /// each change. Both outcomes are logged.
+    fn reload(&self) -> Result<Vec<String>, String> {
+        let path = self.flags.config.as_deref().unwrap_or_default();
+        match self.try_reload() {
+            Ok(lines) => Ok(lines),
+            Err(error) if path.is_empty() => {
+                tracing::warn!("cannot reload: {error}");
+                Err(error)
+            }
+            Err(error) => {
+                tracing::error!("cannot reload {path}, nothing was changed: {error}");
+                Err(error)
+            }
+        }
     }
-    let changes = config::diff(current, &loaded.settings);
-    let refusals: Vec<&str> = changes.refusals().map(|change| change.line.as_str()).collect();
-    if !refusals.is_empty() {
-        let refusals = refusals.join("; ");
-        return tracing::error!("cannot reload {path}, nothing was changed: {refusals}");
+
+    fn try_reload(&self) -> Result<Vec<String>, String> {
+        if self.flags.config.is_none() {
+            return Err("can only reload config when a file is provided using -c or --config".into());
+        }
+        // held to the end: a signal and a request may come together
+        let mut current = self.settings.lock();
+        let loaded = load(&self.flags).map_err(|error| error.to_string())?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let changes = config::diff(&current, &loaded.settings);
+        let refusals: Vec<&str> = changes.refusals().map(|change| change.line.as_str()).collect();
+        if !refusals.is_empty() {
+            return Err(refusals.join("; "));
+        }
+        self.log.configure(&loaded.settings.logging).map_err(|error| format!("log file: {error}"))?;
+        if let Err(error) = self.reloader.reload(loaded.settings.clone()) {
+            let _ = self.log.configure(&current.logging);
+            return Err(error.to_string());
+        }
+        self.reloader.set_config_digest(&loaded.digest);
+        *current = loaded.settings;
+        let lines: Vec<String> = changes.list.into_iter().map(|change| change.line).collect();
+        for line in &lines {
+            tracing::info!("{line}");
+        }
+        tracing::info!("Reloaded server configuration ({})", loaded.digest);
+        Ok(lines)
     }
-    if let Err(error) = log.configure(&loaded.settings.logging) {
-        return tracing::error!("cannot reload {path}, nothing was changed: log file: {error}");
-    }
-    if let Err(error) = server.reload(loaded.settings.clone()) {
-        let _ = log.configure(&current.logging);
-        return tracing::error!("cannot reload {path}, nothing was changed: {error}");
-    }
-    server.set_config_digest(&loaded.digest);
-    *current = loaded.settings;
-    for change in &changes.list {
-        tracing::info!("{}", change.line);
-    }
-    tracing::info!("Reloaded server configuration ({})", loaded.digest);
 }

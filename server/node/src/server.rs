@@ -22,8 +22,8 @@ use config::address::Port;
 use engine::{Recheck, Worker};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
@@ -69,6 +69,50 @@ pub struct Server {
     workers: Vec<JoinHandle<()>>,
     internal: Option<JoinHandle<()>>,
     files: Vec<OwnFile>,
+}
+
+/// Puts other settings in force in a running server.
+#[derive(Clone)]
+pub struct Reloader {
+    shared: Weak<Shared>,
+    orders: UnboundedSender<Order>,
+}
+
+impl Reloader {
+    /// Remembers the digest that `/varz` shows for the configuration file.
+    pub fn set_config_digest(&self, digest: &str) {
+        if let Some(shared) = self.shared.upgrade() {
+            *shared.config_digest.write() = digest.into();
+        }
+    }
+
+    /// [`Server::reload`]. Nothing happens when the server has ended.
+    ///
+    /// # Errors
+    /// A certificate cannot be read or the accounts cannot be built: nothing changed.
+    pub fn reload(&self, settings: Settings) -> Result<(), StartError> {
+        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
+        let resolver = Resolver::open(&settings)?;
+        let previous = shared.table.read().clone();
+        let table = access::table(&settings, Some(&previous), resolver.as_ref(), now_nanos())?;
+        let certificates = Certificates::read(&settings)?;
+        warn_of_insecure_routes(&settings);
+        let settings = Arc::new(settings);
+        *shared.certificates.write() = certificates;
+        shared.broker.pending_bytes_max.store(settings.limits.max_pending as usize, Relaxed);
+        for account in &settings.accounts {
+            shared.broker.account(&account.name);
+        }
+        if let (Some(resolver), Some(current)) = (resolver, shared.resolver.get()) {
+            current.reopen(resolver);
+        }
+        shared.set_settings(settings.clone());
+        shared.change_table(|_| Some((table, Recheck::All)));
+        set_info(&shared, &settings);
+        shared.set_system(settings.system_account_name().unwrap_or_default(), seed());
+        let _ = self.orders.send(Order::Reconfigured);
+        Ok(())
+    }
 }
 
 /// The listeners, bound before any thread starts, so that a taken port is an error of the start.
@@ -150,6 +194,7 @@ impl Server {
         if let Some(directory) = &settings.ports_file_dir {
             files.push(OwnFile::ports(directory, &urls(&shared))?);
         }
+        shared.set_system(settings.system_account_name().unwrap_or_default(), seed);
         let internal = Some(internal_thread::spawn(shared.internal.clone(), shared.bell.clone())?);
         let (orders, control) = control::spawn(shared.clone(), listeners, edge)?;
         Ok(Server { shared, orders, control: Some(control), workers, internal, files })
@@ -182,25 +227,22 @@ impl Server {
     /// # Errors
     /// A certificate cannot be read or the accounts cannot be built: nothing changed.
     pub fn reload(&self, settings: Settings) -> Result<(), StartError> {
-        let resolver = Resolver::open(&settings)?;
-        let previous = self.shared.table.read().clone();
-        let table = access::table(&settings, Some(&previous), resolver.as_ref(), now_nanos())?;
-        let certificates = Certificates::read(&settings)?;
-        warn_of_insecure_routes(&settings);
-        let settings = Arc::new(settings);
-        *self.shared.certificates.write() = certificates;
-        self.shared.broker.pending_bytes_max.store(settings.limits.max_pending as usize, Relaxed);
-        for account in &settings.accounts {
-            self.shared.broker.account(&account.name);
-        }
-        if let (Some(resolver), Some(current)) = (resolver, self.shared.resolver.get()) {
-            current.reopen(resolver);
-        }
-        self.shared.set_settings(settings.clone());
-        self.shared.change_table(|_| Some((table, Recheck::All)));
-        set_info(&self.shared, &settings);
-        let _ = self.orders.send(Order::Reconfigured);
-        Ok(())
+        self.reloader().reload(settings)
+    }
+
+    /// What puts other settings in force, for a place that does not have the server.
+    pub fn reloader(&self) -> Reloader {
+        Reloader { shared: Arc::downgrade(&self.shared), orders: self.orders.clone() }
+    }
+
+    /// Who reads the configuration again when a request in the system account asks for it
+    /// (`$SYS.REQ.SERVER.<id>.RELOAD`): returns a line for each change, or why nothing changed. Called from a thread
+    /// of the server's. It must not hold the server itself, but may hold a [`Reloader`].
+    pub fn on_reload_request(
+        &self,
+        reload: impl Fn() -> Result<Vec<String>, String> + Send + Sync + 'static,
+    ) {
+        self.shared.set_reloader(Arc::new(reload));
     }
 
     /// Enters lame duck mode: clients are told, new ones refused, the rest closed over the configured time;
@@ -231,6 +273,7 @@ impl Server {
             for worker in self.workers.drain(..) {
                 let _ = worker.join();
             }
+            self.shared.end_system();
             self.shared.bell.stop();
             if let Some(internal) = self.internal.take() {
                 let _ = internal.join();

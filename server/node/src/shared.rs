@@ -7,6 +7,7 @@ use crate::resolver::{Logins, Resolver};
 use crate::server::engine_settings;
 use crate::snapshot;
 use crate::socket::Security;
+use crate::system::System;
 use crate::worker_thread::{Incoming, Inform, Reconfigure, now_nanos};
 use broker::link::About;
 use broker::mailbox::Command;
@@ -37,12 +38,19 @@ pub struct BoundPorts {
     pub monitor: Option<u16>,
 }
 
+/// Reads the configuration again and puts it in force: what changed, or why nothing did.
+pub type Reload = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
+
 /// State of a running server.
 pub struct Shared {
     /// The data path.
     pub broker: Arc<Broker>,
     /// Clients inside the process.
     pub internal: Arc<Internal>,
+    /// Services and events of the system account, if there is one.
+    system: RwLock<Option<Arc<System>>>,
+    /// Has the program read its configuration again.
+    reloader: RwLock<Option<Reload>>,
     /// Wakes or ends the thread of the internal clients.
     pub bell: Arc<Bell>,
     /// Id of this run.
@@ -104,6 +112,8 @@ impl Shared {
         Shared {
             broker,
             internal,
+            system: RwLock::default(),
+            reloader: RwLock::default(),
             bell,
             server_id,
             server_name,
@@ -131,6 +141,54 @@ impl Shared {
             resolver: OnceLock::new(),
             is_ready: AtomicBool::new(false),
             stopped: Arc::default(),
+        }
+    }
+
+    /// The system account's services and events.
+    pub fn system(&self) -> Option<Arc<System>> {
+        self.system.read().clone()
+    }
+
+    /// Moves services and events to the system account of that name; none for an empty one.
+    pub fn set_system(self: &Arc<Self>, account: &str, seed: u64) {
+        let mut system = self.system.write();
+        if system.as_ref().is_some_and(|system| system.account() == account) {
+            return;
+        }
+        if let Some(old) = system.take() {
+            old.stop();
+        }
+        if !account.is_empty() {
+            *system = Some(System::start(self, account, seed));
+        }
+    }
+
+    /// The server ends: nothing is answered or told any more.
+    pub fn end_system(&self) {
+        *self.system.write() = None;
+        *self.reloader.write() = None;
+    }
+
+    /// Who reads the configuration again.
+    pub fn set_reloader(&self, reload: Reload) {
+        *self.reloader.write() = Some(reload);
+    }
+
+    /// Has the configuration read again: what changed.
+    ///
+    /// # Errors
+    /// Why nothing did.
+    pub fn reload_program(&self) -> Result<Vec<String>, String> {
+        match self.reloader.read().clone() {
+            Some(reload) => reload(),
+            None => Err("this server cannot be asked to reload: it runs inside another program".into()),
+        }
+    }
+
+    /// A client was let in.
+    pub fn logged_in(&self, link: &Arc<Link>) {
+        if let Some(system) = self.system.read().as_ref() {
+            system.handle_login(link);
         }
     }
 
@@ -328,6 +386,9 @@ impl Shared {
             return;
         }
         self.clients.fetch_sub(1, Relaxed);
+        if let Some(system) = self.system.read().as_ref() {
+            system.handle_closed(&link, reason);
+        }
         let keep = self.settings().max_closed_clients as usize;
         let mut closed = self.closed.lock();
         while closed.len() >= keep.max(1) {
@@ -335,7 +396,9 @@ impl Shared {
         }
         if keep > 0 {
             // a copy: the link itself would keep its socket open
-            closed.push_back(snapshot::closed(&link, reason, now_nanos()));
+            let mut ended = snapshot::closed(&link, reason, now_nanos());
+            ended.connection.account_tag = self.account_tag(&ended.connection.account);
+            closed.push_back(ended);
         }
     }
 

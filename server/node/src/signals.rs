@@ -1,17 +1,15 @@
 //! Signals: what this process does on one, and how `--signal` sends one to another.
 
-use crate::reload;
+use crate::Program;
 use anyhow::{Context, bail};
-use config::Settings;
-use config::flags::{Flags, Signal, SignalKind};
+use config::flags::{Signal, SignalKind};
 use node::Server;
-use node::logging::Log;
 use rustix::process::{Pid, Signal as Number, kill_process};
 use std::path::Path;
 use tokio::signal::unix::{SignalKind as Kind, signal};
 
 /// Serves until a signal or the end of lame duck mode stops the server.
-pub fn obey(server: Server, log: Log, flags: &Flags, mut settings: Settings) -> anyhow::Result<()> {
+pub fn obey(server: Server, program: &Program) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stopped = server.stopped();
     runtime.block_on(async {
@@ -27,9 +25,10 @@ pub fn obey(server: Server, log: Log, flags: &Flags, mut settings: Settings) -> 
                 _ = terminate.recv() => break,
                 _ = quit.recv() => break,
                 () = stopped.notified() => break,
-                _ = hangup.recv() => reload(&server, &log, flags, &mut settings),
+                // the outcome is logged
+                _ = hangup.recv() => drop(program.reload()),
                 _ = lame_duck.recv() => server.lame_duck(),
-                _ = reopen.recv() => match log.reopen() {
+                _ = reopen.recv() => match program.log.reopen() {
                     Ok(()) => tracing::info!("File log re-opened"),
                     Err(error) => tracing::error!("cannot re-open the log file: {error}"),
                 },

@@ -12,9 +12,7 @@ use monitor::accountz::{AccountInfo, AccountStatistics, Flow};
 use monitor::events::ServerIdentity;
 use monitor::healthz::Readiness;
 use monitor::routez::{Route, RoutesSnapshot};
-use monitor::source::{
-    ClosedConnection, ClosedReason, Connection, Kind, MessagesBytes, Selection, Subscription, TlsState,
-};
+use monitor::source::{ClosedConnection, Connection, Kind, MessagesBytes, Selection, Subscription, TlsState};
 use monitor::statsz::{RouteStatistics, ServerStatistics};
 use monitor::subsz::IndexStatistics;
 use monitor::varz::{ByKind, ClusterVarz, Traffic, Varz};
@@ -28,48 +26,13 @@ fn timestamp(nanos: u64) -> Timestamp {
     Timestamp::from_unix_nanos(nanos as i64)
 }
 
-fn closed_reason(reason: CloseReason) -> ClosedReason {
-    match reason {
-        CloseReason::ClientClosed => ClosedReason::ClientClosed,
-        CloseReason::AuthenticationTimeout => ClosedReason::AuthenticationTimeout,
-        CloseReason::AuthenticationViolation => ClosedReason::AuthenticationViolation,
-        CloseReason::TlsHandshakeError => ClosedReason::TlsHandshakeError,
-        CloseReason::SlowConsumerPendingBytes => ClosedReason::SlowConsumerPendingBytes,
-        CloseReason::SlowConsumerWriteDeadline => ClosedReason::SlowConsumerWriteDeadline,
-        CloseReason::WriteError => ClosedReason::WriteError,
-        CloseReason::ReadError => ClosedReason::ReadError,
-        CloseReason::ParseError => ClosedReason::ParseError,
-        CloseReason::StaleConnection => ClosedReason::StaleConnection,
-        CloseReason::ProtocolViolation => ClosedReason::ProtocolViolation,
-        CloseReason::BadClientProtocolVersion => ClosedReason::BadClientProtocolVersion,
-        CloseReason::WrongPort => ClosedReason::WrongPort,
-        CloseReason::MaxConnectionsExceeded => ClosedReason::MaxConnectionsExceeded,
-        CloseReason::MaxPayloadExceeded => ClosedReason::MaxPayloadExceeded,
-        CloseReason::MaxControlLineExceeded => ClosedReason::MaxControlLineExceeded,
-        CloseReason::MaxSubscriptionsExceeded => ClosedReason::MaxSubscriptionsExceeded,
-        CloseReason::DuplicateRoute => ClosedReason::DuplicateRoute,
-        CloseReason::RouteRemoved => ClosedReason::RouteRemoved,
-        CloseReason::ServerShutdown => ClosedReason::ServerShutdown,
-        CloseReason::AuthenticationExpired => ClosedReason::AuthenticationExpired,
-        CloseReason::Revocation => ClosedReason::Revocation,
-        CloseReason::MissingAccount => ClosedReason::MissingAccount,
-        CloseReason::ClusterNameConflict => ClosedReason::ClusterNameConflict,
-        CloseReason::DuplicateServerName => ClosedReason::DuplicateServerName,
-        CloseReason::Kicked => ClosedReason::Kicked,
-        CloseReason::MinimumVersionRequired => ClosedReason::MinimumVersionRequired,
-    }
-}
-
 /// A connection that just ended.
 pub fn closed(link: &Link, reason: CloseReason, stop_nanos: u64) -> ClosedConnection {
-    ClosedConnection {
-        connection: connection(link),
-        stop: timestamp(stop_nanos),
-        reason: closed_reason(reason),
-    }
+    ClosedConnection { connection: connection(link), stop: timestamp(stop_nanos), reason }
 }
 
-fn connection(link: &Link) -> Connection {
+/// An open connection.
+pub fn connection(link: &Link) -> Connection {
     let (sent_messages, sent_bytes) = link.output.counters();
     let about = link.about.lock().clone();
     let tls = (!about.tls.0.is_empty()).then(|| TlsState {
@@ -153,8 +116,8 @@ impl Shared {
             out_client_msgs: c_out_msgs,
             out_client_bytes: c_out_bytes,
         };
-        for link in self.broker.links() {
-            let (received, sent) = (received(&link), sent(&link));
+        for link in self.broker.links().iter().filter(|link| link.kind != LinkKind::Internal) {
+            let (received, sent) = (received(link), sent(link));
             traffic.in_msgs += received.messages;
             traffic.in_bytes += received.bytes;
             traffic.out_msgs += sent.messages;
@@ -167,6 +130,20 @@ impl Shared {
             }
         }
         traffic
+    }
+
+    /// An account's name for people: its own outside operator mode.
+    pub fn account_tag(&self, name: &str) -> String {
+        let table = self.table.read();
+        let account = table.find(name).and_then(|id| table.account(id));
+        let tag = account.and_then(|account| account.claims().map(|claims| claims.name.clone()));
+        tag.filter(|tag| !tag.is_empty()).unwrap_or_else(|| name.to_owned())
+    }
+
+    /// The numbers of one account.
+    pub fn account_statistics_of(&self, name: &str) -> Option<AccountStatistics> {
+        let tag = self.account_tag(name);
+        self.broker.find_account(name).map(|account| account_statistics(&account, tag))
     }
 
     fn subscription_count(&self) -> u64 {
@@ -321,7 +298,7 @@ impl Source for Shared {
                     pending_bytes: link.output.pending_bytes(),
                 })
                 .collect(),
-            active_servers: self.remotes() + 1,
+            active_servers: self.system().map_or(0, |system| system.peers()) + 1,
             threads: self.broker.mailboxes().len(),
             ..ServerStatistics::default()
         }
@@ -340,6 +317,7 @@ impl Source for Shared {
         let clients = self.broker.links().into_iter().filter(|link| link.kind == LinkKind::Client);
         let connections = clients.map(|link| {
             let mut connection = connection(&link);
+            connection.account_tag = self.account_tag(&connection.account);
             connection.subscriptions = subscriptions.remove(&link.index).unwrap_or_default();
             for subscription in &mut connection.subscriptions {
                 subscription.cid = link.id;
@@ -410,6 +388,7 @@ impl Source for Shared {
             };
             for subscription in &mut subscriptions {
                 subscription.cid = link.id;
+                subscription.account_tag = self.account_tag(&subscription.account);
             }
             all.append(&mut subscriptions);
         }
@@ -430,6 +409,7 @@ impl Source for Shared {
         let account = self.broker.find_account(name)?;
         Some(AccountInfo {
             account_name: account.name.to_string(),
+            name_tag: self.account_tag(name),
             update_time: timestamp(self.config_load_nanos.load(Relaxed)),
             is_system: self.system_account() == name,
             complete: true,
@@ -442,22 +422,7 @@ impl Source for Shared {
 
     fn account_statistics(&self) -> Vec<AccountStatistics> {
         let accounts = self.broker.accounts();
-        let statistics = accounts.iter().map(|account| {
-            let [messages, bytes, out_messages, out_bytes] =
-                [0, 1, 2, 3].map(|i| account.traffic[i].load(Relaxed));
-            AccountStatistics {
-                account: account.name.to_string(),
-                client_connections: account.connections.load(Relaxed) as usize,
-                subscriptions: account.read(|interest| interest.len() as u64),
-                sent: Flow {
-                    total: MessagesBytes { messages: out_messages, bytes: out_bytes },
-                    ..Flow::default()
-                },
-                received: Flow { total: MessagesBytes { messages, bytes }, ..Flow::default() },
-                ..AccountStatistics::default()
-            }
-        });
-        statistics.collect()
+        accounts.iter().map(|account| account_statistics(account, self.account_tag(&account.name))).collect()
     }
 
     fn readiness(&self) -> Readiness {
@@ -470,6 +435,19 @@ impl Source for Shared {
 
     fn count_request(&self, endpoint: Endpoint) {
         self.requests.count(endpoint);
+    }
+}
+
+fn account_statistics(account: &Account, name_tag: String) -> AccountStatistics {
+    let [messages, bytes, out_messages, out_bytes] = [0, 1, 2, 3].map(|i| account.traffic[i].load(Relaxed));
+    AccountStatistics {
+        account: account.name.to_string(),
+        name_tag,
+        client_connections: account.connections.load(Relaxed) as usize,
+        subscriptions: account.read(|interest| interest.len() as u64),
+        sent: Flow { total: MessagesBytes { messages: out_messages, bytes: out_bytes }, ..Flow::default() },
+        received: Flow { total: MessagesBytes { messages, bytes }, ..Flow::default() },
+        ..AccountStatistics::default()
     }
 }
 

@@ -48,6 +48,9 @@ pub struct Incoming {
 /// Clients are to be told a changed INFO.
 pub struct Inform(pub Arc<Info>);
 
+/// One client is to be told an INFO of its own.
+pub struct InformOne(pub Arc<Link>, pub Arc<Info>);
+
 /// The configuration changed.
 pub struct Reconfigure(pub Arc<Settings>, pub Recheck);
 
@@ -173,7 +176,14 @@ impl WorkerThread {
             for question in self.worker.questions().drain(..) {
                 self.shared.logins.ask(question);
             }
+            self.tell_logins();
             self.worker.flush(self.ready.is_empty());
+        }
+    }
+
+    fn tell_logins(&mut self) {
+        for link in self.worker.logins().drain(..) {
+            self.shared.logged_in(&link);
         }
     }
 
@@ -255,6 +265,8 @@ impl WorkerThread {
                 }
             }
             Progress::Closed(reason) => {
+                // who came and went in one round is told in that order
+                self.tell_logins();
                 if let Some(slot) = self.sockets.get_mut(token as usize).and_then(Option::take) {
                     self.shared.connection_closed(self.number, slot.link, reason);
                 }
@@ -294,6 +306,8 @@ impl WorkerThread {
         };
         if let Some(Inform(info)) = what.downcast_ref() {
             self.worker.inform(info.clone());
+        } else if let Some(InformOne(link, info)) = what.downcast_ref() {
+            self.worker.inform_one(link, info);
         } else if let Some(Reconfigure(settings, recheck)) = what.downcast_ref() {
             for (token, reason) in self.worker.reconfigure(settings.clone(), recheck, now_nanos()) {
                 self.apply(token, Progress::Closed(reason));

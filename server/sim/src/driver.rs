@@ -129,6 +129,8 @@ impl Driver {
             }
             Phase::Finish => {
                 self.tick(now);
+                // nobody here tells of logins
+                self.worker.logins().clear();
                 self.worker.flush(self.ready.is_empty());
                 self.phase = Phase::Poll;
             }

@@ -7,6 +7,9 @@
 //! slice and says either "this operation, so many bytes", "more bytes are needed", or why the bytes are wrong.
 
 pub mod client;
+mod close_reason;
 pub mod delivery;
 pub mod info;
 pub mod route;
+
+pub use close_reason::CloseReason;

@@ -133,3 +133,21 @@ fn a_closed_client_leaves_nothing_behind() {
     drop(worker);
     assert!(!publisher.publish("a", "", b"", b""), "nobody would publish it");
 }
+
+#[test]
+fn a_subscription_for_this_server_is_not_told_to_others() {
+    let (internal, mut worker) = internal();
+    let (client, publisher) = (internal.client("A"), internal.client("A"));
+    let log = Log::default();
+    let sid = client.subscribe_here("here", note(&log));
+    client.subscribe("everywhere", None, note(&log));
+    let mut told = Vec::new();
+    let account = internal.broker.account("A");
+    account.read(|interest| interest.local(|filter, _, _| told.push(filter.to_vec())));
+    assert_eq!(told, [b"everywhere"]);
+    publisher.publish("here", "", b"", b"");
+    worker.run(1);
+    assert_eq!(log.lock().len(), 1);
+    client.unsubscribe(sid);
+    assert_eq!(account.read(|interest| interest.len()), 1);
+}

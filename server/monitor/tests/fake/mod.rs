@@ -14,7 +14,7 @@ use monitor::healthz::Readiness;
 use monitor::ipqueuesz::QueueDepth;
 use monitor::routez::{Route, RoutesSnapshot, SubjectPermission};
 use monitor::source::{
-    ClosedConnection, ClosedReason, ClosedRing, Connection, MessagesBytes, PeerCertificate, Selection,
+    CloseReason, ClosedConnection, ClosedRing, Connection, MessagesBytes, PeerCertificate, Selection,
     Subscription, TlsState,
 };
 use monitor::statsz::{RouteStatistics, ServerStatistics};
@@ -269,7 +269,7 @@ pub fn client(cid: u64) -> Connection {
 fn closed() -> ClosedRing {
     let mut ring = ClosedRing::default();
     let gone = Connection { subscriptions: vec![subscription("A", "gone", "q", 0)], ..client(11) };
-    ring.push(ClosedConnection { connection: gone, stop: at(2), reason: ClosedReason::ClientClosed });
+    ring.push(ClosedConnection { connection: gone, stop: at(2), reason: CloseReason::ClientClosed });
     let refused = Connection {
         account: "$G".into(),
         account_tag: "$G".into(),
@@ -279,7 +279,7 @@ fn closed() -> ClosedRing {
     ring.push(ClosedConnection {
         connection: refused,
         stop: at(1),
-        reason: ClosedReason::AuthenticationViolation,
+        reason: CloseReason::AuthenticationViolation,
     });
     ring
 }
