@@ -1,5 +1,6 @@
-//! Plans by subject, for one worker: a direct-mapped table of 64-byte slots that grows when it is too small.
+//! Plans by subject, for one worker: a table of 64-byte slots, two to a place, that grows when it is too small.
 //!
+//! Two to a place, because subjects that are published in turn and share a slot would evict each other every time.
 //! A slot is valid while its generation is its account's; a stale one stays until it is replaced or swept.
 
 use crate::plan::Plan;
@@ -10,7 +11,7 @@ const SUBJECT_BYTES_MAX: usize = 36;
 /// Sweeps after which every slot was looked at.
 pub(crate) const SWEEP_PARTS: usize = 16;
 const SLOTS_MIN: usize = 256;
-const SLOTS_MAX: usize = 1 << 17;
+const SLOTS_MAX: usize = 1 << 19;
 
 #[repr(align(64))]
 struct Slot {
@@ -79,12 +80,19 @@ impl PlanCache {
     /// The plan of a subject if it is cached and `generation` of its stamp is what it was.
     #[inline]
     pub fn find(&self, key: Key<'_>, generation: impl Fn(u16) -> u32) -> Option<&Rc<Plan>> {
-        let slot = &self.slots[key.place() & (self.slots.len() - 1)];
+        let place = key.place() & (self.slots.len() - 1);
+        let mut slot = &self.slots[place];
+        if slot.hash != key.hash {
+            slot = &self.slots[place ^ 1];
+        }
         if slot.hash == key.hash
             && slot.scope == key.scope
             && slot.len as usize == key.subject.len()
             && slot.generation == generation(slot.stamp)
-            && slot.subject.get(..key.subject.len()) == Some(key.subject)
+            && slot
+                .subject
+                .get(..key.subject.len())
+                .is_some_and(|subject| subject::same(subject, key.subject))
         {
             slot.plan.as_ref()
         } else {
@@ -104,11 +112,19 @@ impl PlanCache {
         if len > SUBJECT_BYTES_MAX {
             return;
         }
-        let mask = self.slots.len() - 1;
-        let slot = &mut self.slots[key.place() & mask];
-        if slot.plan.is_some() && slot.generation == is_live(slot.scope, slot.stamp) {
+        let place = key.place() & (self.slots.len() - 1);
+        let is_free = |slot: &Slot| slot.plan.is_none() || slot.generation != is_live(slot.scope, slot.stamp);
+        let choices = [place, place ^ 1];
+        // a stale plan of the same subject would be found first: it gives way before any other
+        let (same, free) = (
+            choices.iter().find(|place| self.slots[**place].hash == key.hash),
+            choices.iter().find(|place| is_free(&self.slots[**place])),
+        );
+        let place = same.or(free).copied().unwrap_or_else(|| {
             self.evicted += 1;
-        }
+            choices[self.evicted & 1]
+        });
+        let slot = &mut self.slots[place];
         slot.hash = key.hash;
         slot.plan = Some(plan.clone());
         (slot.generation, slot.scope, slot.stamp, slot.len) = (generation, key.scope, stamp, len as u16);
@@ -123,6 +139,7 @@ impl PlanCache {
         self.evicted = 0;
         for slot in std::mem::replace(&mut self.slots, slots(count)) {
             let place = place(slot.hash, slot.scope) & (count - 1);
+            let place = if self.slots[place].plan.is_none() { place } else { place ^ 1 };
             self.slots[place] = slot;
         }
     }

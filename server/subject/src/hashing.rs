@@ -43,6 +43,23 @@ fn tail(rest: &[u8]) -> (u64, u64) {
     }
 }
 
+/// Whether two texts are the same. For the short texts that subjects are, cheaper than a call of the system's
+/// comparison, and much cheaper than musl's, which looks at one byte at a time.
+#[inline(always)]
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let (words, others) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    if words.iter().zip(others).any(|(word, other)| word != other) {
+        return false;
+    }
+    match (a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(word), Some(other)) => word == other,
+        _ => tail(a) == tail(b),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +93,20 @@ mod tests {
         }
         assert!(low.iter().all(|n| (290..500).contains(n)), "{low:?}");
         assert!(top.iter().all(|n| (640..930).contains(n)), "{top:?}");
+    }
+
+    #[test]
+    fn texts_are_the_same_only_if_every_byte_is() {
+        for length in 0..40usize {
+            let text: Vec<u8> = (0..length).map(|i| i as u8).collect();
+            assert!(same(&text, &text.clone()));
+            assert!(!same(&text, &[&text[..], b"x"].concat()));
+            for changed in 0..length {
+                let mut other = text.clone();
+                other[changed] ^= 0x10;
+                assert!(!same(&text, &other), "{length} {changed}");
+            }
+        }
     }
 
     #[test]

@@ -19,6 +19,6 @@ mod trie;
 pub use grammar::{
     Tokens, collide, is_literal, is_subset, is_valid, is_valid_publish, is_valid_text, matches, tokens,
 };
-pub use hashing::hash;
+pub use hashing::{hash, same};
 pub use transform::{Transform, TransformError};
 pub use trie::{FilterId, Memory, Trie};
