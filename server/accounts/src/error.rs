@@ -170,6 +170,9 @@ pub enum AuthError {
     /// with [`crate::Table::with_account`], and ask again; refuse if there are none.
     #[error("account {0} is not known yet")]
     AccountNeeded(String),
+    /// A service decides: ask it, and then [`crate::Table::authenticate_answered`].
+    #[error("auth callout")]
+    Callout(Box<crate::Callout>),
 }
 
 /// Details of a refusal, as nats-server writes them to its debug log.
@@ -216,6 +219,8 @@ pub enum Reason {
     Source,
     #[error("Outside connect times")]
     Times,
+    #[error("{0}")]
+    Callout(String),
 }
 
 impl From<Reason> for AuthError {

@@ -5,6 +5,7 @@
 //! account builds another, and the broker swaps them.
 //! Never does I/O, asks a clock or draws a number: all are arguments. Never routes a message.
 
+pub mod callout;
 mod certificate;
 mod credentials;
 mod error;
@@ -18,6 +19,7 @@ mod secret;
 pub mod source;
 mod table;
 
+pub use callout::{Callout, CalloutSource};
 pub use certificate::{CertificateError, CertificateFacts, CertificateNames};
 pub use credentials::{ConnectionType, Credentials, Peer};
 pub use error::{AuthError, Error, ExchangeError, MappingError, Reason};

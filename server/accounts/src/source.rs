@@ -3,7 +3,7 @@
 //! Owns plain data only. The node fills it from the `config` room, which this room does not know.
 
 use crate::exchange::{ServiceExportSource, ServiceImportSource, StreamExportSource, StreamImportSource};
-use crate::{MappingSource, PermissionsSource};
+use crate::{CalloutSource, MappingSource, PermissionsSource};
 
 /// Everything a [`crate::Table`] is built from.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +45,8 @@ pub struct AuthorizationSource {
     pub verify_and_map: bool,
     /// Public keys of trusted proxies.
     pub trusted_proxies: Vec<String>,
+    /// A service decides who clients are.
+    pub callout: Option<CalloutSource>,
     /// The single user or token must come through a trusted proxy.
     pub proxy_required: bool,
 }

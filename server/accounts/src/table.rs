@@ -4,14 +4,17 @@
 
 mod build;
 
+use crate::callout;
 use crate::exchange::{Exports, Imports};
 use crate::jwt::AccountClaims;
 use crate::jwt::user::Trust;
 use crate::secret::{Secret, is_signed};
 use crate::source::{AccountLimits, AccountsSource};
 use crate::{
-    AuthError, CertificateNames, ConnectionType, Credentials, Mappings, Peer, Permissions, Reason, jwt,
+    AuthError, CalloutSource, CertificateNames, ConnectionType, Credentials, Mappings, Peer, Permissions,
+    Reason, jwt,
 };
+use jiff::tz::TimeZone;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -120,6 +123,8 @@ pub struct Identity {
     pub account_expires_unix_nanos: Option<u64>,
     /// Its permissions are the account's own, because its token has none: they change with the account's.
     pub has_default_permissions: bool,
+    /// A callout service said so.
+    pub by_callout: bool,
     /// More of users that came by JWT.
     pub token: Option<Box<UserToken>>,
     /// Key of the trusted proxy it came through.
@@ -346,11 +351,64 @@ impl Table {
         let proxy = self.proxy(credentials, peer)?;
         let identity = match &self.trust {
             Some(trust) => {
-                jwt::user::authenticate(self, trust, credentials, peer, proxy.is_some(), now_unix_nanos)
+                let known =
+                    jwt::user::authenticate(self, trust, credentials, peer, proxy.is_some(), now_unix_nanos);
+                known.and_then(|identity| callout::by_token(self, identity))
             }
-            None => self.authenticate_configured(credentials, peer, proxy.is_some()),
+            None => {
+                let result = self.authenticate_configured(credentials, peer, proxy.is_some());
+                match &self.source.authorization.callout {
+                    Some(source) => {
+                        let lacks_proxy = matches!(result, Err(AuthError::Refused(Reason::ProxyRequired)));
+                        let user = self.configured_user(credentials, peer);
+                        callout::configured(self, source, result, user, lacks_proxy)
+                    }
+                    None => result,
+                }
+            }
         };
         identity.map(|identity| Identity { proxy_key: proxy, ..identity })
+    }
+
+    /// Name or key of the configured user that the client claims to be.
+    fn configured_user<'a>(&'a self, credentials: &Credentials<'a>, peer: &Peer<'_>) -> Option<&'a str> {
+        let mut credentials = *credentials;
+        if let Some(key) = self.nkey(&mut credentials) {
+            return self.nkeys.get_key_value(key).map(|(key, _)| key.as_str());
+        }
+        if !self.users.is_empty() {
+            if self.source.authorization.verify_and_map {
+                return self.certificate_user(peer).map(|(name, _)| name);
+            }
+            let sent = [credentials.user, credentials.password, credentials.token];
+            let nothing = sent.iter().all(|text| text.is_empty());
+            let name = if nothing { self.no_auth_user()? } else { credentials.user };
+            return self.users.get_key_value(name).map(|(name, _)| name.as_str());
+        }
+        match &self.single {
+            Single::User(name, _) if *name == credentials.user => Some(name),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
+    }
+
+    pub(crate) fn callout_source(&self) -> Option<&CalloutSource> {
+        self.source.authorization.callout.as_ref()
+    }
+
+    /// Zone of times in tokens that name none.
+    pub(crate) fn time_zone(&self) -> TimeZone {
+        let named = || TimeZone::get(self.source.time_zone.as_deref()?).ok();
+        self.trust.as_ref().map(|trust| trust.time_zone.clone()).or_else(named).unwrap_or(TimeZone::UTC)
+    }
+
+    /// Whether the account has revoked a user's token issued then, in seconds since 1970.
+    pub fn is_revoked(&self, account: &str, user_key: &str, issued_at_seconds: i64) -> bool {
+        let claims = self.claims.get(account);
+        claims.is_some_and(|(_, claims)| claims.nats.is_revoked(user_key, issued_at_seconds))
     }
 
     /// The key of the trusted proxy whose signature the client brings, if it brings one.
@@ -531,6 +589,7 @@ impl Table {
             expires_unix_nanos: None,
             account_expires_unix_nanos: None,
             has_default_permissions: false,
+            by_callout: false,
             token: None,
             proxy_key: None,
         })

@@ -3,6 +3,7 @@
 //! Owns everything that the answer depends on, so that it can be worked out in another thread: checking a bcrypt
 //! hash takes tens of milliseconds, in which a worker moves a million messages.
 
+use accounts::callout::Answered;
 use accounts::{AuthError, CertificateNames, ConnectionType, Credentials, Identity, Peer, Table};
 use broker::Link;
 use std::sync::Arc;
@@ -56,6 +57,17 @@ impl Question {
     /// Works the verdict out. [`AuthError::AccountNeeded`] is one to be asked again when the account's token was
     /// fetched.
     pub fn verdict(&self) -> Result<Identity, AuthError> {
+        self.with_peer(|credentials, peer| self.table.authenticate(credentials, peer, self.now_nanos))
+    }
+
+    /// The verdict on what a callout service answered.
+    pub fn verdict_on(&self, answered: &Answered<'_>) -> Result<Identity, AuthError> {
+        self.with_peer(|credentials, peer| {
+            self.table.authenticate_answered(answered, credentials, peer, self.now_nanos)
+        })
+    }
+
+    fn with_peer<R>(&self, look: impl FnOnce(&Credentials<'_>, &Peer<'_>) -> R) -> R {
         let names = self.certificate.as_ref().and_then(|der| CertificateNames::from_der(der).ok());
         let peer = Peer {
             nonce: self.nonce.as_bytes(),
@@ -63,7 +75,7 @@ impl Question {
             certificate: names.as_ref(),
             address: self.link.about.lock().ip.parse().ok(),
         };
-        self.table.authenticate(&self.credentials(), &peer, self.now_nanos)
+        look(&self.credentials(), &peer)
     }
 
     /// The answer that a verdict makes of it.
@@ -81,7 +93,7 @@ impl Question {
             return Err(self);
         }
         match self.verdict() {
-            Err(AuthError::AccountNeeded(_)) => Err(self),
+            Err(AuthError::AccountNeeded(_) | AuthError::Callout(_)) => Err(self),
             identity => Ok(self.with_verdict(identity)),
         }
     }

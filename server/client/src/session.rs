@@ -63,6 +63,8 @@ pub struct Client {
     expires_nanos: u64,
     /// When the account expires; 0 for never.
     account_expires_nanos: u64,
+    /// Key and time of issue (seconds since 1970) of the token with which a callout service let the client in.
+    by_callout: Option<(String, i64)>,
     /// What CONNECT said, kept to ask again when accounts change.
     credentials: Option<Box<Connect>>,
     pings_out: u32,
@@ -105,6 +107,7 @@ impl Client {
             connect_until_nanos,
             expires_nanos: 0,
             account_expires_nanos: 0,
+            by_callout: None,
             credentials: None,
             pings_out: 0,
             ping_sent_nanos: 0,
@@ -582,8 +585,25 @@ impl Client {
             context.questions.push(question);
             return Ok(());
         }
-        let verdict = question.verdict();
-        self.recheck(question.with_verdict(verdict), context)
+        match (question.verdict(), &self.by_callout) {
+            // the service is not asked again: what it said counts until it expires or is revoked
+            (Err(AuthError::Callout(_)), Some((key, issued_at))) => {
+                let table = &context.policy.table;
+                let account = table.find(&self.account.name).and_then(|id| table.account(id));
+                if !account.is_some_and(|account| !account.is_removed) {
+                    return Err(refused(context.reply, &AuthError::Refused(Reason::Unknown)));
+                }
+                match table.is_revoked(&self.account.name, key, *issued_at) {
+                    true => Err(refused(context.reply, &AuthError::Refused(Reason::Revoked))),
+                    false => Ok(()),
+                }
+            }
+            (Err(AuthError::Callout(_)), None) => {
+                context.questions.push(question);
+                Ok(())
+            }
+            (verdict, _) => self.recheck(question.with_verdict(verdict), context),
+        }
     }
 
     /// Whoever would not be let in now has to go, and whoever would be let in elsewhere to come again. What the
@@ -617,6 +637,8 @@ impl Client {
         (self.permissions, self.limits) = (identity.permissions, identity.limits);
         self.expires_nanos = identity.expires_unix_nanos.unwrap_or(0);
         self.account_expires_nanos = identity.account_expires_unix_nanos.unwrap_or(0);
+        let token = identity.token.filter(|_| identity.by_callout);
+        self.by_callout = token.map(|token| (token.public_key, token.issued_at_seconds));
         self.link.about.lock().user = identity.user;
     }
 
@@ -749,7 +771,9 @@ fn refused(reply: &mut Vec<u8>, reason: &AuthError) -> Failure {
         AuthError::Refused(Reason::AccountExpired) | AuthError::AccountNeeded(_) => {
             ("Account Authentication Expired", CloseReason::AuthenticationExpired)
         }
-        AuthError::Refused(_) => ("Authorization Violation", CloseReason::AuthenticationViolation),
+        AuthError::Refused(_) | AuthError::Callout(_) => {
+            ("Authorization Violation", CloseReason::AuthenticationViolation)
+        }
     };
     error(reply, text);
     Failure(closing)

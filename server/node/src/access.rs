@@ -8,8 +8,9 @@ use accounts::exchange::{
     StreamImportSource,
 };
 use accounts::{
-    AccountLimits, AccountSource, AccountsSource, AuthorizationSource, DestinationSource, Login,
-    MappingSource, OperatorsSource, PermissionsSource, ResponsesSource, SubjectsSource, Table, UserSource,
+    AccountLimits, AccountSource, AccountsSource, AuthorizationSource, CalloutSource, DestinationSource,
+    Login, MappingSource, OperatorsSource, PermissionsSource, ResponsesSource, SubjectsSource, Table,
+    UserSource,
 };
 use config::Settings;
 use config::accounts::{self as written, Account, Export, ExportKind, Import, ImportKind, Mapping};
@@ -97,9 +98,6 @@ fn operator(written: &str) -> Result<String, Error> {
 
 fn refuse_unbuilt(settings: &Settings) -> Result<(), Error> {
     let not_yet = |what: String| Err(Error::NotYet { what });
-    if settings.authorization.auth_callout.is_some() {
-        return not_yet("authorization.auth_callout".into());
-    }
     if settings.ocsp.is_some() {
         return not_yet("ocsp".into());
     }
@@ -138,6 +136,13 @@ fn source(settings: &Settings) -> AccountsSource {
         no_auth_user: settings.no_auth_user.clone(),
         verify_and_map: settings.tls.as_ref().is_some_and(|tls| tls.verify_and_map),
         trusted_proxies: settings.trusted_proxies.clone(),
+        callout: written.auth_callout.as_ref().map(|callout| CalloutSource {
+            issuer: callout.issuer.clone(),
+            account: callout.account.clone(),
+            auth_users: callout.auth_users.clone(),
+            xkey: callout.xkey.clone(),
+            allowed_accounts: callout.allowed_accounts.clone(),
+        }),
         proxy_required: written.proxy_required,
     };
     AccountsSource {

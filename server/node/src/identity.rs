@@ -7,11 +7,6 @@ pub const STARLING_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// JetStream API level that INFO states, as nats-server 2.15 does with JetStream off.
 pub const API_LEVEL: i32 = 5;
 
-/// A fresh id of a run: the public part of a server NKey that nobody keeps, as nats-server makes it.
-pub fn server_id() -> String {
-    nkeys::KeyPair::new_server().public_key()
-}
-
 /// A fresh challenge for clients that sign: the end of a public key that nobody keeps, with 100 random bits or
 /// more. nats-server's is shorter; clients sign whatever they are given.
 pub fn nonce() -> String {

@@ -3,6 +3,7 @@
 //! Also the broker as a library: [`Server::start`] runs one inside another program.
 
 pub mod access;
+mod callout;
 mod certificates;
 mod control;
 mod files;

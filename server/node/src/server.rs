@@ -438,6 +438,7 @@ fn set_info(shared: &Shared, settings: &Settings) {
         info.tls_available = tls.is_some() && settings.allow_non_tls;
         info.tls_verify = tls.is_some_and(|tls| tls.verify);
         info.api_lvl = API_LEVEL;
+        info.xkey = shared.asker.xkey();
     });
 }
 

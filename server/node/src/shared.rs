@@ -1,5 +1,6 @@
 //! What the threads of one server share besides the broker: identity, settings, the INFO of the moment, counts.
 
+use crate::callout::Asker;
 use crate::certificates::Certificates;
 use crate::identity;
 use crate::internal_thread::{Bell, Ringer};
@@ -92,6 +93,8 @@ pub struct Shared {
     lame_duck: AtomicBool,
     /// Where questions go that take long.
     pub logins: Logins,
+    /// What callout services are asked with.
+    pub asker: Asker,
     /// Where account tokens come from, in operator mode.
     pub resolver: OnceLock<Resolver>,
     /// All listeners are open.
@@ -103,7 +106,8 @@ pub struct Shared {
 impl Shared {
     /// State before the first connection.
     pub fn new(broker: Arc<Broker>, settings: Arc<Settings>, seed: u64) -> Shared {
-        let server_id = identity::server_id();
+        let asker = Asker::new();
+        let server_id = asker.server_id();
         let bell = Arc::new(Bell::default());
         let inbox = format!("$SYS._INBOX.{server_id}");
         let internal = Internal::new(broker.clone(), Box::new(Ringer(bell.clone())), inbox, seed);
@@ -138,6 +142,7 @@ impl Shared {
             requests: RequestCounters::default(),
             lame_duck: AtomicBool::new(false),
             logins: Logins::new(),
+            asker,
             resolver: OnceLock::new(),
             is_ready: AtomicBool::new(false),
             stopped: Arc::default(),

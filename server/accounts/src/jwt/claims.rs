@@ -29,6 +29,8 @@ pub struct Claims<N> {
     pub issuer: String,
     #[serde(rename = "sub", default)]
     pub subject: String,
+    #[serde(rename = "aud", default)]
+    pub audience: String,
     #[serde(rename = "jti", default)]
     pub id: String,
     #[serde(default)]
@@ -311,6 +313,16 @@ pub struct UserPart {
     pub issuer_account: String,
     #[serde(deserialize_with = "or_default")]
     pub tags: Vec<String>,
+}
+
+/// The part of a callout service's answer.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)] // nats-io/jwt authorization_claims.go
+pub struct AuthorizationResponsePart {
+    pub jwt: String,
+    pub error: String,
+    pub issuer_account: String,
 }
 
 /// The part of an activation.

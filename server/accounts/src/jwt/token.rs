@@ -4,8 +4,8 @@
 //! whether the issuer is trusted.
 
 use super::claims::{
-    AccountClaims, AccountPart, ActivationClaims, ActivationPart, Claims, OperatorClaims, OperatorPart,
-    UserClaims, UserPart,
+    AccountClaims, AccountPart, ActivationClaims, ActivationPart, AuthorizationResponsePart, Claims,
+    OperatorClaims, OperatorPart, UserClaims, UserPart,
 };
 use crate::secret::key_kind;
 use data_encoding::{Encoding, Specification};
@@ -82,6 +82,14 @@ pub fn user(token: &str) -> Result<UserClaims, TokenError> {
 /// See [`TokenError`].
 pub fn activation(token: &str) -> Result<ActivationClaims, TokenError> {
     decode::<ActivationPart>(token, "activation", &[KeyPairType::Account, KeyPairType::Operator])
+}
+
+/// Decodes a callout service's answer.
+///
+/// # Errors
+/// See [`TokenError`].
+pub(crate) fn authorization_response(token: &str) -> Result<Claims<AuthorizationResponsePart>, TokenError> {
+    decode::<AuthorizationResponsePart>(token, "authorization_response", &[KeyPairType::Account])
 }
 
 /// Decodes a token of any other kind, such as a request to delete accounts.

@@ -89,7 +89,7 @@ fn sent_token<'a>(
 }
 
 /// What the user may do: by its own claims, or by the scope of the key that signed them.
-fn granted(
+pub(crate) fn granted(
     trust: &Trust,
     account: &Account,
     claims: &UserClaims,
@@ -147,7 +147,11 @@ fn check_source(template: &Template, peer: &Peer<'_>) -> Result<(), Reason> {
 }
 
 /// When the last of the ranges that now is in ends, in nanoseconds since 1970; nothing without ranges.
-fn check_times(template: &Template, zone: &TimeZone, now_unix_nanos: u64) -> Result<Option<u64>, Reason> {
+pub(crate) fn check_times(
+    template: &Template,
+    zone: &TimeZone,
+    now_unix_nanos: u64,
+) -> Result<Option<u64>, Reason> {
     if template.times.is_empty() {
         return Ok(None);
     }
@@ -173,7 +177,7 @@ fn check_times(template: &Template, zone: &TimeZone, now_unix_nanos: u64) -> Res
     ends.max().map(|left| Some(now_unix_nanos + left)).ok_or(Reason::Times)
 }
 
-fn identity(
+pub(crate) fn identity(
     account: &Account,
     claims: UserClaims,
     template: &Template,
@@ -207,6 +211,7 @@ fn identity(
         expires_unix_nanos: [expires, times_end].into_iter().flatten().min(),
         account_expires_unix_nanos: account.expires_seconds().and_then(nanos),
         has_default_permissions,
+        by_callout: false,
         token: Some(Box::new(UserToken {
             jwt: text.into(),
             public_key: claims.subject,

@@ -7,6 +7,7 @@ mod files;
 mod services;
 
 use crate::access;
+use crate::callout;
 use crate::shared::Shared;
 use crate::worker_thread::now_nanos;
 use accounts::jwt;
@@ -230,11 +231,15 @@ fn directory_settings(settings: &Settings) -> Result<DirectorySettings, Error> {
     Ok(DirectorySettings { operator, system_account, ..DirectorySettings::default() })
 }
 
+type Verdict = Result<accounts::Identity, AuthError>;
+/// A question, and what the first look at it said.
+type Asked = (Question, Option<Verdict>);
+
 /// The way to the threads for logins.
 pub struct Logins {
     hashes: std::sync::mpsc::Sender<Question>,
-    accounts: UnboundedSender<Question>,
-    received: Mutex<Option<UnboundedReceiver<Question>>>,
+    accounts: UnboundedSender<Asked>,
+    received: Mutex<Option<UnboundedReceiver<Asked>>>,
 }
 
 impl Logins {
@@ -251,7 +256,9 @@ impl Logins {
                 }
                 match question.verdict() {
                     // the receiver is gone only when the server is
-                    Err(AuthError::AccountNeeded(_)) => drop(onward.send(question)),
+                    verdict @ Err(AuthError::AccountNeeded(_) | AuthError::Callout(_)) => {
+                        drop(onward.send((question, Some(verdict))));
+                    }
                     verdict => answer(question, verdict),
                 }
             }
@@ -270,7 +277,7 @@ impl Logins {
         if question.is_slow() {
             let _ = self.hashes.send(question);
         } else {
-            let _ = self.accounts.send(question);
+            let _ = self.accounts.send((question, None));
         }
     }
 }
@@ -295,22 +302,29 @@ pub fn spawn(shared: &Arc<Shared>) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn serve(shared: Weak<Shared>, mut questions: UnboundedReceiver<Question>) {
-    while let Some(question) = questions.recv().await {
+async fn serve(shared: Weak<Shared>, mut questions: UnboundedReceiver<Asked>) {
+    while let Some(asked) = questions.recv().await {
         let Some(shared) = shared.upgrade() else { return };
-        tokio::task::spawn_local(async move { decide(&shared, question).await });
+        tokio::task::spawn_local(async move { decide(&shared, asked).await });
     }
 }
 
 /// Asks until nothing more can be fetched.
-async fn decide(shared: &Shared, mut question: Question) {
+async fn decide(shared: &Shared, (mut question, mut known): Asked) {
     let mut tried = HashSet::new();
+    let mut answered = None;
     loop {
         if question.link.close_reason().is_some() {
             return;
         }
         question.table = shared.table.read().clone();
-        match (question.verdict(), shared.resolver.get()) {
+        let verdict = match known.take().unwrap_or_else(|| question.verdict()) {
+            Err(AuthError::Callout(callout)) => {
+                callout::ask(shared, &question, &callout, &mut answered).await
+            }
+            verdict => verdict,
+        };
+        match (verdict, shared.resolver.get()) {
             (Err(AuthError::AccountNeeded(account)), Some(resolver)) if tried.insert(account.clone()) => {
                 resolver.add(shared, &account).await;
             }
@@ -319,7 +333,7 @@ async fn decide(shared: &Shared, mut question: Question) {
     }
 }
 
-fn answer(question: Question, verdict: Result<accounts::Identity, AuthError>) {
+fn answer(question: Question, verdict: Verdict) {
     let owner = question.link.owner.clone();
     owner.post(Command::Other(Box::new(question.with_verdict(verdict))));
 }
