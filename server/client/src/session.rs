@@ -1,11 +1,14 @@
 //! One client's session.
 
+mod recheck;
+
 use crate::Policy;
 use crate::login::{Answer, Question};
 use accounts::{AuthError, ConnectionLimits, Identity, Permissions, Reason, Subscribe};
 use broker::link::{FLAG_ASYNC_INFO, FLAG_HEADERS, FLAG_NO_ECHO, FLAG_REPLIES};
 use broker::{Account, CloseReason, Link, LinkKind, Router, ScopeId, Verdict};
 use hashbrown::HashTable;
+use recheck::{describe_refused, refused};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use wire::client::{Error, Op, Publish, parse_publish, parse_publish_again};
@@ -570,63 +573,6 @@ impl Client {
         }
     }
 
-    /// Accounts or users changed: asks again who the client is. What takes long is left to
-    /// [`Context::questions`], and the answer to [`recheck`](Self::recheck).
-    ///
-    /// # Errors
-    /// [`Failure`]: the connection ends.
-    pub fn reauthenticate(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        if !self.connected {
-            return Ok(());
-        }
-        let connect = self.credentials.as_deref().cloned().unwrap_or_default();
-        let question = self.question(connect, context);
-        if question.is_slow() {
-            context.questions.push(question);
-            return Ok(());
-        }
-        match (question.verdict(), &self.by_callout) {
-            // the service is not asked again: what it said counts until it expires or is revoked
-            (Err(AuthError::Callout(_)), Some((key, issued_at))) => {
-                let table = &context.policy.table;
-                let account = table.find(&self.account.name).and_then(|id| table.account(id));
-                if !account.is_some_and(|account| !account.is_removed) {
-                    return Err(refused(context.reply, &AuthError::Refused(Reason::Unknown)));
-                }
-                match table.is_revoked(&self.account.name, key, *issued_at) {
-                    true => Err(refused(context.reply, &AuthError::Refused(Reason::Revoked))),
-                    false => Ok(()),
-                }
-            }
-            (Err(AuthError::Callout(_)), None) => {
-                context.questions.push(question);
-                Ok(())
-            }
-            (verdict, _) => self.recheck(question.with_verdict(verdict), context),
-        }
-    }
-
-    /// Whoever would not be let in now has to go, and whoever would be let in elsewhere to come again. What the
-    /// client may do, and its limits, are those of the answer from now on.
-    ///
-    /// # Errors
-    /// [`Failure`]: the connection ends.
-    pub fn recheck(&mut self, answer: Answer, context: &mut Context<'_>) -> Result<(), Failure> {
-        let identity = match answer.identity {
-            Ok(identity) if *identity.account_name == *self.account.name => identity,
-            Ok(_) => return Err(refused(context.reply, &AuthError::Refused(Reason::Unknown))),
-            Err(reason) => return Err(refused(context.reply, &reason)),
-        };
-        let source =
-            |permissions: &Option<Arc<Permissions>>| permissions.as_ref().map(|p| p.source().clone());
-        let changed = source(&identity.permissions) != source(&self.permissions);
-        self.take_identity(identity, context);
-        if changed {
-            self.end_forbidden(context);
-        }
-        Ok(())
-    }
-
     /// What the client may do and for how long.
     fn take_identity(&mut self, identity: Identity, context: &mut Context<'_>) {
         self.scope = context.router.scope(&self.account, LinkKind::Client, identity.permissions.as_ref());
@@ -640,37 +586,6 @@ impl Client {
         let token = identity.token.filter(|_| identity.by_callout);
         self.by_callout = token.map(|token| (token.public_key, token.issued_at_seconds));
         self.link.about.lock().user = identity.user;
-    }
-
-    /// Ends the subscriptions that the permissions of now forbid, and says so.
-    fn end_forbidden(&mut self, context: &mut Context<'_>) {
-        self.link.set_deny_filter(None);
-        // plans hold what links may read
-        self.account.expire_plans();
-        let Some(permissions) = self.permissions.clone() else { return };
-        let numbers: Vec<u32> = self.subscriptions.iter().copied().collect();
-        for number in numbers {
-            let (mut subject, mut sid, mut queue) = (Vec::new(), Vec::new(), None);
-            self.account.read(|interest| {
-                let subscription = interest.get(number);
-                interest.text(subscription.filter, &mut subject);
-                sid.extend_from_slice(interest.sid(number));
-                if subscription.queue != broker::interest::NONE {
-                    queue = Some(interest.queue_name(subscription.queue).to_vec());
-                }
-            });
-            match permissions.can_subscribe(&subject, queue.as_deref()) {
-                Subscribe::Allowed => {}
-                Subscribe::AllowedWithDenyFilter => self.link.set_deny_filter(Some(&permissions)),
-                Subscribe::Denied => {
-                    let (subject, sid) = (String::from_utf8_lossy(&subject), String::from_utf8_lossy(&sid));
-                    let text =
-                        format!("Permissions Violation for Subscription to \"{subject}\" (sid \"{sid}\")");
-                    error(context.reply, &text);
-                    self.end(number, context.router);
-                }
-            }
-        }
     }
 
     fn ok(&self, context: &mut Context<'_>) {
@@ -762,30 +677,6 @@ fn is_queue_name(name: &[u8]) -> bool {
 fn is_reserved_reply(reply: &[u8]) -> bool {
     matches!(reply.first(), Some(b'_' | b'$'))
         && [&b"_R_."[..], b"$JS.ACK.", b"_GR_.", b"$GR."].iter().any(|prefix| reply.starts_with(prefix))
-}
-
-/// Tells a client that was let in why it must go.
-fn refused(reply: &mut Vec<u8>, reason: &AuthError) -> Failure {
-    let (text, closing) = match reason {
-        AuthError::Refused(Reason::Revoked) => ("User Authentication Revoked", CloseReason::Revocation),
-        AuthError::Refused(Reason::AccountExpired) | AuthError::AccountNeeded(_) => {
-            ("Account Authentication Expired", CloseReason::AuthenticationExpired)
-        }
-        AuthError::Refused(_) | AuthError::Callout(_) => {
-            ("Authorization Violation", CloseReason::AuthenticationViolation)
-        }
-    };
-    error(reply, text);
-    Failure(closing)
-}
-
-/// Who wanted in, for the event that tells of the refusal. Never a password or token.
-fn describe_refused(connect: &Connect, about: &mut broker::link::About) {
-    let user = [&connect.nkey, &connect.user].into_iter().find(|text| !text.is_empty());
-    let redacted = if connect.auth_token.is_empty() { "" } else { "[REDACTED]" };
-    about.user = user.map_or_else(|| redacted.to_owned(), Clone::clone);
-    (about.name, about.lang, about.version) =
-        (connect.name.clone(), connect.lang.clone(), connect.version.clone());
 }
 
 /// Appends `-ERR 'text'`.
