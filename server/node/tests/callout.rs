@@ -269,5 +269,5 @@ fn with_operators_the_service_of_the_users_account_puts_it_into_an_allowed_one()
         outcome(&server, json!({"jwt": sentinel, "name": "closed"})),
         "-ERR 'Authorization Violation'\r\n"
     );
-    assert_eq!(server.monitor().account(&target.public_key()).is_some(), true);
+    assert!(server.monitor().account(&target.public_key()).is_some());
 }

@@ -31,7 +31,7 @@ impl Client {
             (Err(AuthError::Callout(_)), Some((key, issued_at))) => {
                 let table = &context.policy.table;
                 let account = table.find(&self.account.name).and_then(|id| table.account(id));
-                if !account.is_some_and(|account| !account.is_removed) {
+                if account.is_none_or(|account| account.is_removed) {
                     return Err(refused(context.reply, &AuthError::Refused(Reason::Unknown)));
                 }
                 match table.is_revoked(&self.account.name, key, *issued_at) {
