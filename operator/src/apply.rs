@@ -8,7 +8,9 @@ use std::fmt::Debug;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions,
+};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::Serialize;
@@ -17,14 +19,12 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::build::labels::FIELD_MANAGER;
-use crate::build::{Resources, SystemSecret, system_secret};
+use crate::build::{APPLIED_HASH, Resources, SystemSecret, authority_secret, server_secret, system_secret};
+use crate::certificates::State;
 use crate::crd::{self, NatsCluster, NatsClusterStatus};
 use crate::observe::kubernetes::owner_uid;
 use crate::status::Note;
 use crate::validate::Cluster;
-
-/// Annotation of every object that we apply: hash of what we applied, to see what is to be taken away.
-const APPLIED_HASH: &str = "starling.dev/applied-hash";
 
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,11 @@ pub enum ApplyError {
         /// What the API server said.
         source: kube::Error,
     },
+    /// The spec asks for cert-manager.
+    #[error(
+        "spec.tls.mode is CertManager, and the API server knows no Certificate of cert-manager.io/v1: install cert-manager, or choose another mode"
+    )]
+    NoCertManager,
     /// The name is taken by somebody else's object.
     #[error(
         "{kind} {name} exists and does not belong to this cluster; delete or rename it, or rename the NatsCluster"
@@ -57,6 +62,35 @@ pub enum ApplyError {
 /// See [`ApplyError`].
 pub async fn system(client: &Client, cluster: &Cluster, system: &SystemSecret) -> Result<(), ApplyError> {
     ensure::<Secret>(client, cluster, &system_secret(cluster, system)).await
+}
+
+/// Creates or repairs the Secrets with the operator's own authority and the servers' certificate. The
+/// authority first: a certificate that it does not know of would be made anew.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn certificates(client: &Client, cluster: &Cluster, state: &State) -> Result<(), ApplyError> {
+    ensure::<Secret>(client, cluster, &authority_secret(cluster, state)).await?;
+    ensure::<Secret>(client, cluster, &server_secret(cluster, state)).await
+}
+
+/// Asks cert-manager for the servers' certificate.
+///
+/// # Errors
+/// See [`ApplyError`]; [`ApplyError::NoCertManager`] if there is none.
+pub async fn certificate_request(
+    client: &Client,
+    cluster: &Cluster,
+    desired: &Value,
+) -> Result<(), ApplyError> {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("cert-manager.io", "v1", "Certificate"));
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &cluster.namespace, &kind);
+    match ensure_by(&api, "Certificate", &cluster.uid, desired.clone()).await {
+        Err(ApplyError::Refused { source: kube::Error::Api(status), .. }) if status.code == 404 => {
+            Err(ApplyError::NoCertManager)
+        }
+        result => result,
+    }
 }
 
 /// Creates or repairs everything that a cluster owns, with what pods need first.
@@ -204,24 +238,31 @@ where
         + Serialize
         + DeserializeOwned,
 {
-    let name = desired.name_any();
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let refuse = |source| refused::<K>(&name, source);
-    let mut desired =
-        serde_json::to_value(desired).map_err(|error| refuse(kube::Error::SerdeError(error)))?;
+    let kind = K::kind(&());
+    let value = serde_json::to_value(desired)
+        .map_err(|error| refused::<K>(&desired.name_any(), kube::Error::SerdeError(error)))?;
+    ensure_by(&api, &kind, uid, value).await
+}
+
+async fn ensure_by<K>(api: &Api<K>, kind: &str, owner: &String, mut desired: Value) -> Result<(), ApplyError>
+where
+    K: Resource + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let name = desired["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let refuse = |source| ApplyError::Refused { kind: kind.to_owned(), name: name.clone(), source };
     let hash = hash(&desired);
-    desired["metadata"]["annotations"][APPLIED_HASH] = Value::String(hash.clone());
+    desired["metadata"]["annotations"][APPLIED_HASH] = Value::String(hash);
     if let Some(existing) = api.get_opt(&name).await.map_err(refuse)? {
-        if owner_uid(existing.meta()) != Some(uid) {
-            return Err(ApplyError::Foreign { kind: K::kind(&()).into_owned(), name });
+        if owner_uid(existing.meta()) != Some(owner) {
+            return Err(ApplyError::Foreign { kind: kind.to_owned(), name });
         }
-        let existing = serde_json::to_value(&existing)
-            .map_err(|error| refused::<K>(&name, kube::Error::SerdeError(error)))?;
+        let existing =
+            serde_json::to_value(&existing).map_err(|error| refuse(kube::Error::SerdeError(error)))?;
         if covers(&existing, &desired) {
             return Ok(());
         }
     }
-    let refuse = |source| refused::<K>(&name, source);
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     api.patch(&name, &parameters, &Patch::Apply(&desired)).await.map(drop).map_err(refuse)
 }

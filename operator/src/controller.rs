@@ -23,15 +23,16 @@ use tokio::sync::watch;
 use crate::apply::{self, ApplyError};
 use crate::build::config::{self, Generation, Placement, Reload};
 use crate::build::{self, SystemSecret, labels};
+use crate::certificates::{self, Asked, issue};
 use crate::crd::{Endpoint, NatsAccount, NatsCluster, NatsClusterStatus, NatsUser};
 use crate::metrics::Metrics;
 use crate::observe::broker::Prober;
 use crate::observe::kubernetes::{self, Seen};
-use crate::rollout::{self, Plan, Step, Target, Wait};
-use crate::status::{self, Note, View};
+use crate::rollout::{self, Observed, Plan, Step, Target, Wait};
+use crate::status::{self, Certificate, Note, View};
 use crate::tenancy::{self, Served};
 use crate::tenants;
-use crate::validate::{self, Cluster, Defaults};
+use crate::validate::{self, CertificateSource, Cluster, Defaults};
 
 /// Pause between looks while something is under way. Watches report most changes earlier.
 const PAUSE_BUSY: Duration = Duration::from_secs(2);
@@ -255,8 +256,12 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
     };
     let restarted_at = object.annotations().get(labels::RESTARTED_AT).map(String::as_str);
     let mut resources = build::resources(&cluster, &generation, restarted_at, 0);
-    let observed =
-        kubernetes::servers(&seen, &cluster, &resources.template_hash, &context.prober, &now).await;
+    let reports = kubernetes::reports(&seen, &cluster, &context.prober).await;
+    let observed = kubernetes::observed(&seen, &cluster, &resources.template_hash, &reports, &now);
+    let (certificate, look_again) = match certify(object, context, &cluster, &seen, &observed).await? {
+        Ok(certified) => certified,
+        Err((reason, message)) => return refuse(object, context, reason, &message).await,
+    };
     let digest = generation.rendered.digest.clone();
     let target = Target::new(&cluster, resources.template_hash.clone(), digest, Reload::Impossible);
     let plan = rollout::plan(&target, &observed);
@@ -271,7 +276,8 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
         }
         carry_out(context, &cluster, &seen, &plan.step).await?;
     }
-    let view = View { cluster: &cluster, target: &target, observed: &observed, plan: &plan };
+    let certificate = certificate.as_ref();
+    let view = View { cluster: &cluster, target: &target, observed: &observed, plan: &plan, certificate };
     let endpoints =
         vec![Endpoint { name: cluster.listener.name.clone(), url: build::client_service_url(&cluster) }];
     let selector = Some(labels::selector_text(&cluster));
@@ -279,7 +285,7 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
     let notes = status::notes(&cluster, &plan.step, object.status.as_ref(), &current);
     tell(object, context, current, notes).await?;
     context.metrics.step_taken(&plan.step);
-    let pause = next_look(&cluster, &plan);
+    let pause = next_look(&cluster, &plan, look_again);
     let Some(outcome) = outcome else { return Ok(Action::requeue(pause)) };
     let (accounts, is_complete) = tenants::served_accounts(&observed, &generation, seen.generation.as_ref());
     let served = Served { accounts: &accounts, is_complete, servers: observed.servers.len() };
@@ -307,9 +313,77 @@ async fn settle_tenants(
     }
     context.must_lead()?;
     let status = object.status.as_ref();
-    let outcome = tenants::settle(&context.client, cluster, tenants, before, status, now).await?;
+    let authorities = kubernetes::client_authorities(seen, cluster);
+    let outcome =
+        tenants::settle(&context.client, cluster, tenants, before, status, authorities.as_deref(), now)
+            .await?;
     cluster.accounts.clone_from(&outcome.accounts);
     Ok(Some(outcome))
+}
+
+/// The servers' certificate: made, asked for, or checked, before any server is to load it.
+async fn certify(
+    object: &NatsCluster,
+    context: &Context,
+    cluster: &Cluster,
+    seen: &Seen,
+    observed: &Observed,
+) -> Result<Result<(Option<Certificate>, Duration), (&'static str, String)>, ReconcileError> {
+    let Some(tls) = &cluster.tls else { return Ok(Ok((None, PAUSE_IDLE))) };
+    let secret_name = build::tls_secret_name(cluster);
+    let Some(asked) = Asked::of(cluster, certificates::names_in_pods(cluster), object.annotations()) else {
+        let found = seen.foreign_certificate.as_ref();
+        if let Some(request) = build::certificate(cluster).filter(|_| !cluster.paused) {
+            context.must_lead()?;
+            match apply::certificate_request(&context.client, cluster, &request).await {
+                Err(error @ ApplyError::NoCertManager) => {
+                    return Ok(Err(("CertManagerMissing", error.to_string())));
+                }
+                result => result?,
+            }
+        }
+        let files = match (found, &tls.source) {
+            (Some(secret), _) => kubernetes::public_files(secret),
+            // Pods wait for it by themselves.
+            (None, CertificateSource::CertManager(_)) => {
+                let missing = Certificate::of(cluster, secret_name, None, None);
+                return Ok(Ok((Some(missing), PAUSE_BUSY)));
+            }
+            (None, _) => {
+                let message = format!("Secret {secret_name}, named by spec.tls.secret, does not exist");
+                return Ok(Err(("SecretMissing", message)));
+            }
+        };
+        let name =
+            tls.routes.then(|| format!("{}.{}.svc", config::headless_name(cluster), cluster.namespace));
+        if let Err(problem) = certificates::check(&files, &format!("Secret {secret_name}"), name.as_deref()) {
+            return Ok(Err(("CertificateInvalid", problem)));
+        }
+        let not_after =
+            files.data.get(certificates::key::TLS_CRT).and_then(|pem| certificates::not_after(pem));
+        return Ok(Ok((Some(Certificate::of(cluster, secret_name, not_after, None)), PAUSE_UNWATCHED)));
+    };
+    let mut state = seen.certificates.clone();
+    if !cluster.paused {
+        let renewed = match issue::renew(&asked, &state, observed, kubernetes::now().0) {
+            Ok(renewed) => renewed,
+            Err(error) => return Ok(Err(("CertificateInvalid", error.to_string()))),
+        };
+        context.must_lead()?;
+        match apply::certificates(&context.client, cluster, &renewed.state).await {
+            Err(error @ ApplyError::Foreign { .. }) => return Ok(Err(("NameTaken", error.to_string()))),
+            result => result?,
+        }
+        if let Some(note) = status::certificate_note(&secret_name, renewed.step, renewed.issued) {
+            tell_one(object, context, &note).await;
+        }
+        state = renewed.state;
+    }
+    let not_after =
+        state.server.data.get(certificates::key::TLS_CRT).and_then(|pem| certificates::not_after(pem));
+    let look_again = certificates::look_again(&asked, &state, observed, kubernetes::now().0);
+    let certificate = Certificate::of(cluster, secret_name, not_after, certificates::rotation(&state));
+    Ok(Ok((Some(certificate), look_again)))
 }
 
 /// Credentials and configuration; the inner error is the user's to mend.
@@ -379,14 +453,8 @@ async fn tell(
     current: NatsClusterStatus,
     notes: Vec<Note>,
 ) -> Result<(), ReconcileError> {
-    let about = object.object_ref(&());
     for note in &notes {
-        if note.warning {
-            tracing::warn!(cluster = %name(object), reason = note.reason, "{}", note.message);
-        } else {
-            tracing::info!(cluster = %name(object), reason = note.reason, "{}", note.message);
-        }
-        apply::event(&context.client, &context.reporter, &about, note).await;
+        tell_one(object, context, note).await;
     }
     if object.status.as_ref() != Some(&current) {
         apply::status(&context.client, object, &current).await?;
@@ -394,8 +462,18 @@ async fn tell(
     Ok(())
 }
 
-fn next_look(cluster: &Cluster, plan: &Plan) -> Duration {
-    match &plan.step {
+/// A line in the log, and an Event.
+async fn tell_one(object: &NatsCluster, context: &Context, note: &Note) {
+    if note.warning {
+        tracing::warn!(cluster = %name(object), reason = note.reason, "{}", note.message);
+    } else {
+        tracing::info!(cluster = %name(object), reason = note.reason, "{}", note.message);
+    }
+    apply::event(&context.client, &context.reporter, &object.object_ref(&()), note).await;
+}
+
+fn next_look(cluster: &Cluster, plan: &Plan, certificates: Duration) -> Duration {
+    let pause = match &plan.step {
         Step::Done | Step::Wait(Wait::Paused | Wait::OnDelete { .. })
             if cluster.config.merge_from.is_empty() =>
         {
@@ -405,5 +483,6 @@ fn next_look(cluster: &Cluster, plan: &Plan) -> Duration {
         Step::Wait(Wait::Settling { left, .. }) => PAUSE_BUSY.max(*left),
         Step::Wait(wait) if wait.overdue() => PAUSE_STALLED,
         _ => PAUSE_BUSY,
-    }
+    };
+    pause.min(certificates)
 }

@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::build::config::Reload;
 use crate::validate::Cluster;
 
@@ -36,6 +38,8 @@ pub struct Server {
     pub version: Option<String>,
     /// Why it does not run, in the driver's words, e.g. `ImagePullBackOff`.
     pub trouble: Option<String>,
+    /// End of the certificate that it shows; `None` if it does not say.
+    pub certificate_not_after: Option<Timestamp>,
 }
 
 /// Whether a server takes clients.

@@ -3,13 +3,19 @@
 //! Owns the words. Pure: the clock is an argument, and a condition keeps its transition time while its
 //! status stays. Never writes; [`crate::rollout`] has decided everything before.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use k8s_openapi::jiff::Timestamp;
+
+use crate::certificates::Step as Rotation;
 use crate::crd::{
-    Endpoint, NatsClusterStatus, RolloutStatus, ScalingStatus, ServerStatus, VersionStatus, condition,
+    CertificateStatus, Endpoint, NatsClusterStatus, RolloutStatus, ScalingStatus, ServerStatus,
+    VersionStatus, condition,
 };
 use crate::rollout::{Health, Observed, Plan, ReplaceReason, Server, Step, Target, Wait};
-use crate::validate::Cluster;
+use crate::validate::{CertificateSource, Cluster};
 
 /// Everything that a status is made from.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +28,41 @@ pub struct View<'a> {
     pub observed: &'a Observed,
     /// What comes next.
     pub plan: &'a Plan,
+    /// The servers' certificate; `None` without TLS.
+    pub certificate: Option<&'a Certificate>,
+}
+
+/// The newest certificate of the servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Where it is.
+    pub secret_name: String,
+    /// Its end; `None`: there is none yet.
+    pub not_after: Option<Timestamp>,
+    /// How far a change of our own authority is.
+    pub rotation: Option<&'static str>,
+    /// One that ends sooner should have been renewed.
+    pub warn_before: Duration,
+}
+
+impl Certificate {
+    /// The certificate of a cluster; `not_after` is its end, if it exists.
+    pub fn of(
+        cluster: &Cluster,
+        secret_name: String,
+        not_after: Option<Timestamp>,
+        rotation: Option<&'static str>,
+    ) -> Self {
+        let renew_before = match cluster.tls.as_ref().map(|tls| &tls.source) {
+            Some(CertificateSource::SelfSigned(lifetimes)) => Some(lifetimes.renew_before),
+            Some(CertificateSource::CertManager(asked)) => {
+                asked.renew_before.parse::<kube::core::Duration>().ok().map(Into::into)
+            }
+            _ => None,
+        };
+        let warn_before = renew_before.map_or(EXPIRY_WARNING, |before: Duration| before / 2);
+        Self { secret_name, not_after, rotation, warn_before }
+    }
 }
 
 /// An Event, or a line of the local runner.
@@ -65,12 +106,24 @@ pub fn status(
         },
         config_digest: Some(target.config.clone()),
         endpoints,
+        certificates: view.certificate.map(|certificate| CertificateStatus {
+            secret_name: certificate.secret_name.clone(),
+            not_after: certificate.not_after.map(Time),
+            rotation: certificate.rotation.map(str::to_owned),
+        }),
         rollout: rollout(view, updated_replicas, previous, now),
         scaling: scaling(view),
         servers: rows,
         conditions: Vec::new(),
     };
-    let verdicts = [ready(view), reconciling(view), stalled(view), available(&status), config_applied(view)];
+    let verdicts = [
+        ready(view),
+        reconciling(view),
+        stalled(view),
+        available(&status),
+        config_applied(view),
+        certificates_ready(view, now.0),
+    ];
     status.conditions = conditions(verdicts, cluster.generation, previous, now);
     status
 }
@@ -133,6 +186,13 @@ pub fn transition_notes(previous: Option<&NatsClusterStatus>, current: &NatsClus
     {
         notes.push(Note { warning: false, reason: "Ready", message: ready.message.clone() });
     }
+    if let Some(certificates) = find(current, condition::CERTIFICATES_READY)
+        && certificates.status == "False"
+        && let Some(reason) = CERTIFICATE_WARNINGS.iter().find(|reason| **reason == certificates.reason)
+        && was(condition::CERTIFICATES_READY) != Some(("False", reason))
+    {
+        notes.push(Note { warning: true, reason, message: certificates.message.clone() });
+    }
     if let Some(available) = find(current, condition::AVAILABLE)
         && available.status == "False"
         && was(condition::AVAILABLE).is_some_and(|(status, _)| status == "True")
@@ -142,6 +202,9 @@ pub fn transition_notes(previous: Option<&NatsClusterStatus>, current: &NatsClus
     notes
 }
 
+/// A certificate of somebody else that ends so soon should have been renewed.
+const EXPIRY_WARNING: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Reasons of `Stalled`, which are also the reasons of its Events.
 const STALLED_REASONS: &[&str] = &[
     "InvalidSpec",
@@ -150,7 +213,12 @@ const STALLED_REASONS: &[&str] = &[
     "ReloadRefused",
     "ServerNotLeaving",
     "SecretMissing",
+    "CertificateInvalid",
+    "CertManagerMissing",
 ];
+
+/// Reasons of `CertificatesReady=False` that are worth an Event.
+const CERTIFICATE_WARNINGS: &[&str] = &["CertificateExpiring", "CertificateExpired"];
 
 fn step_note(cluster: &Cluster, step: &Step) -> Option<Note> {
     let (reason, message) = match step {
@@ -190,6 +258,7 @@ fn row(cluster: &Cluster, target: &Target, server: &Server) -> ServerStatus {
         version: server.version.clone(),
         config_digest: server.config.clone(),
         routes: server.routes.map(|n| i32::try_from(n).unwrap_or(i32::MAX)),
+        cert_not_after: server.certificate_not_after.map(Time),
     }
 }
 
@@ -209,7 +278,7 @@ fn rollout(
     previous: Option<&NatsClusterStatus>,
     now: &Time,
 ) -> Option<RolloutStatus> {
-    let View { cluster, target, observed, plan } = view;
+    let View { cluster, target, observed, plan, .. } = view;
     let total = i32::try_from(observed.servers.len()).unwrap_or(i32::MAX);
     let before = previous.and_then(|status| status.rollout.as_ref());
     let healing = matches!(plan.step, Step::Wait(_)) && before.is_some();
@@ -232,7 +301,7 @@ fn rollout(
 }
 
 fn scaling(view: View<'_>) -> Option<ScalingStatus> {
-    let View { cluster, target, observed, plan } = view;
+    let View { cluster, target, observed, plan, .. } = view;
     let existing = u32::try_from(observed.servers.len()).unwrap_or(u32::MAX);
     let from = existing.max(observed.workload_servers.unwrap_or(0));
     if from == target.servers && existing == target.servers {
@@ -325,7 +394,7 @@ impl Verdict {
 }
 
 fn ready(view: View<'_>) -> Verdict {
-    let View { cluster, target, observed, plan } = view;
+    let View { cluster, target, observed, plan, .. } = view;
     let servers = target.servers;
     let all_ready = observed.servers.iter().filter(|server| server.health == Health::Ready).count()
         == servers as usize
@@ -400,6 +469,73 @@ fn config_applied(view: View<'_>) -> Verdict {
     Verdict::new(kind, true, "Applied", "every server runs the newest configuration")
 }
 
+fn certificates_ready(view: View<'_>, now: Timestamp) -> Verdict {
+    let kind = condition::CERTIFICATES_READY;
+    let Some(Certificate { secret_name, not_after, rotation, warn_before }) = view.certificate else {
+        return Verdict::new(kind, true, "Disabled", "spec.tls.mode is Disabled: there is no certificate");
+    };
+    let Some(end) = *not_after else {
+        return Verdict::new(
+            kind,
+            false,
+            "Missing",
+            format!("Secret {secret_name} holds no certificate yet"),
+        );
+    };
+    if end <= now {
+        return Verdict::new(
+            kind,
+            false,
+            "CertificateExpired",
+            format!("the certificate in {secret_name} ended {end}"),
+        );
+    }
+    let staying = || view.observed.servers.iter().filter(|server| !server.leaving);
+    let other = |server: &&Server| server.certificate_not_after.is_some_and(|shown| shown != end);
+    let others = staying().filter(other).count();
+    if others > 0 {
+        let message = format!("{others} servers still show another certificate than that in {secret_name}");
+        return Verdict::new(kind, false, "NotLoaded", message);
+    }
+    if end.duration_since(now).unsigned_abs() < *warn_before {
+        let message = format!("the certificate in {secret_name} ends {end} and was not renewed");
+        return Verdict::new(kind, false, "CertificateExpiring", message);
+    }
+    let silent = staying().filter(|server| server.certificate_not_after.is_none()).count();
+    if silent > 0 {
+        let message = format!("{silent} servers do not tell which certificate they show");
+        return Verdict { kind, holds: None, reason: "NotReported".to_owned(), message };
+    }
+    let (reason, more) = match rotation {
+        Some("Introducing") => ("Rotating", "; the next authority is being made known"),
+        Some(_) => ("Rotating", "; the previous authority is still trusted"),
+        None => ("Valid", ""),
+    };
+    Verdict::new(
+        kind,
+        true,
+        reason,
+        format!("every server shows the certificate that lasts until {end}{more}"),
+    )
+}
+
+/// What was done about certificates.
+pub fn certificate_note(secret_name: &str, step: Rotation, issued: bool) -> Option<Note> {
+    let message = match step {
+        Rotation::Found => "an authority of the cluster's own signs the servers' certificate".to_owned(),
+        Rotation::Introduce => {
+            format!("{secret_name} holds the next authority beside the present one in ca.crt")
+        }
+        Rotation::Promote => "the next authority signs; the previous one is still trusted".to_owned(),
+        Rotation::Retire => "the previous authority is no longer trusted".to_owned(),
+        Rotation::Keep if issued => {
+            format!("{secret_name} holds a new certificate, which servers load while they run")
+        }
+        Rotation::Keep => return None,
+    };
+    Some(Note { warning: false, reason: "CertificateRotated", message })
+}
+
 /// The reason of Ready=False and Reconciling=True.
 fn reason(view: View<'_>) -> &'static str {
     let View { target, observed, plan, .. } = view;
@@ -460,8 +596,6 @@ pub fn find<'a>(status: &'a NatsClusterStatus, kind: &str) -> Option<&'a Conditi
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::build::config::Reload;
     use crate::crd::NatsCluster;
@@ -493,6 +627,7 @@ mod tests {
             reload_age: None,
             version: Some("1.0.0".to_owned()),
             trouble: None,
+            certificate_not_after: None,
         }
     }
 
@@ -510,7 +645,7 @@ mod tests {
         let cluster = cluster(spec);
         let target = Target::new(&cluster, "t1".to_owned(), "c1".to_owned(), reload);
         let plan = plan(&target, observed);
-        let view = View { cluster: &cluster, target: &target, observed, plan: &plan };
+        let view = View { cluster: &cluster, target: &target, observed, plan: &plan, certificate: None };
         status(view, Vec::new(), None, None, &at(0))
     }
 
@@ -706,7 +841,7 @@ mod tests {
         let target = Target::new(&cluster, "t1".to_owned(), "c1".to_owned(), Reload::Possible);
         let look = |observed: &Observed, previous: Option<&NatsClusterStatus>, now| {
             let plan = plan(&target, observed);
-            let view = View { cluster: &cluster, target: &target, observed, plan: &plan };
+            let view = View { cluster: &cluster, target: &target, observed, plan: &plan, certificate: None };
             status(view, Vec::new(), None, previous, &at(now))
         };
         let first = look(&three(), None, 1);
@@ -726,7 +861,7 @@ mod tests {
         let target = Target::new(&cluster, "t1".to_owned(), "c1".to_owned(), Reload::Possible);
         let look = |observed: &Observed, previous: Option<&NatsClusterStatus>, now| {
             let plan = plan(&target, observed);
-            let view = View { cluster: &cluster, target: &target, observed, plan: &plan };
+            let view = View { cluster: &cluster, target: &target, observed, plan: &plan, certificate: None };
             let current = status(view, Vec::new(), None, previous, &at(now));
             (notes(&cluster, &plan.step, previous, &current), current)
         };

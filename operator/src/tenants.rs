@@ -111,7 +111,7 @@ fn found(user: &NatsUser, secrets: &[Secret]) -> Held {
     state.map_or(Held::Nothing, Held::Ours)
 }
 
-/// Decides, and writes the Secrets. A Secret whose name is taken harms only its user.
+/// Decides, and writes the Secrets. `authorities` is what clients check servers by, with TLS. A Secret whose name is taken harms only its user.
 ///
 /// # Errors
 /// See [`ApplyError`].
@@ -121,6 +121,7 @@ pub async fn settle(
     tenants: &mut Tenants,
     before: Option<&Generation>,
     status: Option<&NatsClusterStatus>,
+    authorities: Option<&str>,
     now: &Time,
 ) -> Result<Outcome, ApplyError> {
     loop {
@@ -137,7 +138,7 @@ pub async fn settle(
         let mut taken = None;
         for user in &tenants.users {
             let Some(credentials) = outcome.credentials.get(&user.name_any()) else { continue };
-            match apply::owned_by(client, user, &secret(cluster, user, credentials)).await {
+            match apply::owned_by(client, user, &secret(cluster, user, credentials, authorities)).await {
                 Ok(()) => {}
                 Err(ApplyError::Foreign { .. }) => taken = Some(user.name_any()),
                 Err(error) => return Err(error),
@@ -158,8 +159,13 @@ pub fn is_live(generation: &Generation, status: Option<&NatsClusterStatus>) -> b
     })
 }
 
-fn secret(cluster: &Cluster, user: &NatsUser, credentials: &Credentials) -> Secret {
-    let data = credentials.data(&build::client_service_url(cluster), None);
+fn secret(
+    cluster: &Cluster,
+    user: &NatsUser,
+    credentials: &Credentials,
+    authorities: Option<&str>,
+) -> Secret {
+    let data = credentials.data(&build::client_service_url(cluster), authorities);
     let labels = [
         (labels::MANAGED_BY, labels::OPERATOR),
         (labels::NAME, "nats-user"),

@@ -76,6 +76,8 @@ pub struct Cluster {
     pub accounts: Vec<::config::accounts::Account>,
     /// The one client listener.
     pub listener: Listener,
+    /// The servers' certificate; `None`: no TLS anywhere.
+    pub tls: Option<Tls>,
     /// Monitoring port.
     pub monitor_port: u16,
     /// CPU and memory of the container.
@@ -153,6 +155,54 @@ pub struct Listener {
     pub advertise: bool,
     /// Annotations of the client Service.
     pub service_annotations: BTreeMap<String, String>,
+}
+
+/// The servers' certificate, and who is to see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// Where it comes from.
+    pub source: CertificateSource,
+    /// Used between servers, both ways.
+    pub routes: bool,
+    /// Used towards clients, if at all.
+    pub clients: Option<ClientTls>,
+    /// DNS names and IP addresses beside those that follow from the cluster's name.
+    pub extra_names: Vec<String>,
+}
+
+/// TLS towards clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// Clients may do without.
+    pub optional: bool,
+    /// The handshake comes before INFO.
+    pub handshake_first: bool,
+    /// Clients must show a certificate.
+    pub verify: bool,
+}
+
+/// Where a certificate comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CertificateSource {
+    /// The operator's own authority for this cluster.
+    SelfSigned(SelfSigned),
+    /// cert-manager.
+    CertManager(crd::CertManager),
+    /// This Secret.
+    Secret(String),
+}
+
+/// How long certificates of the operator's own last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelfSigned {
+    /// A server certificate.
+    pub validity: Duration,
+    /// How long before its end it is replaced.
+    pub renew_before: Duration,
+    /// The authority.
+    pub authority_validity: Duration,
+    /// How long two authorities are trusted side by side, before and after the change-over.
+    pub overlap: Duration,
 }
 
 /// Pace of updates.
@@ -243,6 +293,7 @@ pub fn validate(object: &NatsCluster, defaults: &Defaults) -> Result<Cluster, Ve
         accounts: Vec::new(),
         listener: validate_listener(&spec.listeners, &mut problems),
         monitor_port: number("spec.monitoring.port", spec.monitoring.port, &mut problems),
+        tls: validate_tls(spec, &mut problems),
         resources: spec.resources.clone(),
         topology: spec.topology.clone(),
         pod_labels: spec.pod_template.labels.clone(),
@@ -332,6 +383,49 @@ fn validate_listener(listeners: &[crd::Listener], problems: &mut Vec<Invalid>) -
         advertise: listener.expose.advertise == crd::Advertise::Auto,
         service_annotations: listener.expose.annotations.clone(),
     }
+}
+
+fn validate_tls(spec: &crd::NatsClusterSpec, problems: &mut Vec<Invalid>) -> Option<Tls> {
+    let listener = spec.listeners.first().map(|listener| &listener.tls);
+    let clients = listener.filter(|tls| tls.mode != crd::ListenerTlsMode::Disabled).map(|tls| ClientTls {
+        optional: tls.mode == crd::ListenerTlsMode::Optional,
+        handshake_first: tls.mode == crd::ListenerTlsMode::HandshakeFirst,
+        verify: tls.client_auth == crd::ClientAuth::Required,
+    });
+    let own = &spec.tls.self_signed;
+    let source = match spec.tls.mode {
+        crd::TlsMode::Disabled if clients.is_some() => {
+            problems.push(Invalid::new("spec.listeners[0].tls", "needs a spec.tls.mode other than Disabled"));
+            return None;
+        }
+        crd::TlsMode::Disabled => return None,
+        crd::TlsMode::SelfSigned => CertificateSource::SelfSigned(SelfSigned {
+            validity: duration("spec.tls.selfSigned.validity", &own.validity, problems),
+            renew_before: duration("spec.tls.selfSigned.renewBefore", &own.renew_before, problems),
+            authority_validity: duration(
+                "spec.tls.selfSigned.authorityValidity",
+                &own.authority_validity,
+                problems,
+            ),
+            overlap: duration("spec.tls.selfSigned.overlap", &own.overlap, problems),
+        }),
+        crd::TlsMode::CertManager => match &spec.tls.cert_manager {
+            Some(certificate) => CertificateSource::CertManager(certificate.clone()),
+            None => {
+                problems.push(Invalid::new("spec.tls.certManager", "missing; name the issuer"));
+                return None;
+            }
+        },
+        crd::TlsMode::Secret => match &spec.tls.secret {
+            Some(secret) => CertificateSource::Secret(secret.name.clone()),
+            None => {
+                problems.push(Invalid::new("spec.tls.secret", "missing; name the Secret"));
+                return None;
+            }
+        },
+    };
+    let routes = spec.cluster.tls.mode == crd::RouteTlsMode::Inherit;
+    Some(Tls { source, routes, clients, extra_names: spec.tls.extra_names.clone() })
 }
 
 /// Reads the free-form pod spec. `containers` is required in a PodSpec but not in an overlay of one.

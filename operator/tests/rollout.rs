@@ -174,6 +174,7 @@ impl World {
             reload_age: None,
             version: None,
             trouble: None,
+            certificate_not_after: None,
         };
         Observed {
             workload_servers: self.workload,

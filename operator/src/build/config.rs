@@ -5,6 +5,7 @@
 //! that it would refuse. Decides no range and no default of the server.
 
 use config::grammar::{Entry, Map, Node, Value};
+use config::tls::{CertificatePair, HandshakeFirst, Tls};
 use config::{Config, Port, ServerUrl, Settings};
 
 use crate::crd::LogLevel;
@@ -12,6 +13,9 @@ use crate::validate::{CONFIG_SIZE_BYTES_MAX, Cluster, RESERVED_KEYS};
 
 /// File name of the configuration, in the Secret and on disk.
 pub const CONFIG_FILE: &str = "nats.conf";
+
+/// Where a pod finds its certificate.
+pub const TLS_FOLDER: &str = "/etc/nats-tls";
 
 /// User under which servers greet each other.
 pub const ROUTE_USER: &str = "route";
@@ -31,6 +35,8 @@ pub struct Placement {
     pub monitor_port: u16,
     /// Host and port of servers to connect to.
     pub routes: Vec<(String, u16)>,
+    /// Folder of `tls.crt`, `tls.key` and `ca.crt`.
+    pub tls_folder: String,
 }
 
 impl Placement {
@@ -46,6 +52,7 @@ impl Placement {
                 format!("{}.{}.svc", headless_name(cluster), cluster.namespace),
                 cluster.route_port,
             )],
+            tls_folder: TLS_FOLDER.to_owned(),
         }
     }
 }
@@ -236,7 +243,27 @@ fn base(cluster: &Cluster, placement: &Placement, route_password: &str) -> Setti
         ServerUrl::parse(&text, "route").ok()
     };
     routing.routes = placement.routes.iter().filter_map(url).collect();
+    if let Some(tls) = &cluster.tls {
+        settings.cluster.tls = tls.routes.then(|| certificate(placement, true));
+        if let Some(clients) = tls.clients {
+            let handshake_first =
+                if clients.handshake_first { HandshakeFirst::On } else { HandshakeFirst::Off };
+            settings.tls = Some(Tls { handshake_first, ..certificate(placement, clients.verify) });
+            settings.allow_non_tls = clients.optional;
+        }
+    }
     settings
+}
+
+/// The one certificate of a server; `verify`: the other side shows one of the same authority.
+fn certificate(placement: &Placement, verify: bool) -> Tls {
+    let file = |name: &str| format!("{}/{name}", placement.tls_folder);
+    Tls {
+        certificates: vec![CertificatePair { cert_file: file("tls.crt"), key_file: file("tls.key") }],
+        ca_file: Some(file("ca.crt")),
+        verify,
+        ..Tls::default()
+    }
 }
 
 fn saturate(bytes: u64) -> u32 {

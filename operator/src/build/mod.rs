@@ -7,9 +7,14 @@ pub mod config;
 pub mod labels;
 mod objects;
 mod pods;
+mod tls;
 
 pub use objects::{
     CLUSTER_PORT_NAME, Resources, SystemSecret, client_service_url, config_secret_name, resources,
-    system_secret, system_secret_name,
+    system_secret, system_secret_name, url_scheme,
 };
 pub use pods::{CONTAINER, template_hash};
+pub use tls::{authority_secret, authority_secret_name, certificate, server_secret, tls_secret_name};
+
+/// Annotation of every object that is applied: hash of what was applied, to see what is to be taken away.
+pub const APPLIED_HASH: &str = "starling.dev/applied-hash";

@@ -127,7 +127,16 @@ pub fn system_secret(cluster: &Cluster, system: &SystemSecret) -> Secret {
 
 /// URL of the client Service inside the Kubernetes cluster.
 pub fn client_service_url(cluster: &Cluster) -> String {
-    format!("nats://{}.{}.svc:{}", cluster.name, cluster.namespace, cluster.listener.port)
+    let scheme = url_scheme(cluster);
+    format!("{scheme}://{}.{}.svc:{}", cluster.name, cluster.namespace, cluster.listener.port)
+}
+
+/// How clients' URLs begin.
+pub fn url_scheme(cluster: &Cluster) -> &'static str {
+    match cluster.tls.as_ref().and_then(|tls| tls.clients) {
+        Some(clients) if !clients.optional => "tls",
+        _ => "nats",
+    }
 }
 
 fn config_secret(cluster: &Cluster, generation: &Generation) -> Secret {
@@ -216,7 +225,7 @@ fn selector(cluster: &Cluster) -> LabelSelector {
     LabelSelector { match_labels: Some(labels::selector(cluster)), ..LabelSelector::default() }
 }
 
-fn metadata(cluster: &Cluster, name: &str) -> ObjectMeta {
+pub(super) fn metadata(cluster: &Cluster, name: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(cluster.namespace.clone()),
@@ -234,7 +243,7 @@ fn metadata(cluster: &Cluster, name: &str) -> ObjectMeta {
     }
 }
 
-fn bytes(text: &str) -> k8s_openapi::ByteString {
+pub(super) fn bytes(text: &str) -> k8s_openapi::ByteString {
     k8s_openapi::ByteString(text.as_bytes().to_vec())
 }
 

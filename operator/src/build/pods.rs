@@ -13,9 +13,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest as _, Sha256};
 
-use super::config::CONFIG_FILE;
+use super::config::{CONFIG_FILE, TLS_FOLDER};
 use super::labels;
 use super::objects::{CLUSTER_PORT_NAME, MONITOR_PORT_NAME, config_secret_name};
+use super::tls::tls_secret_name;
 use crate::crd::Spread;
 use crate::validate::Cluster;
 
@@ -91,20 +92,41 @@ fn pod_spec(cluster: &Cluster) -> PodSpec {
         }),
         topology_spread_constraints: (!spread.is_empty()).then_some(spread),
         containers: vec![container(cluster)],
-        volumes: Some(vec![Volume {
-            name: "config".to_owned(),
-            secret: Some(SecretVolumeSource {
-                secret_name: Some(config_secret_name(&cluster.name)),
-                ..SecretVolumeSource::default()
-            }),
-            ..Volume::default()
-        }]),
+        volumes: Some(volumes(cluster)),
         ..PodSpec::default()
     };
     if let Some(overlay) = &cluster.pod_spec {
         spec.merge_from(overlay.clone());
     }
     spec
+}
+
+/// What a server reads: (volume, Secret, folder).
+fn mounts(cluster: &Cluster) -> Vec<(&'static str, String, &'static str)> {
+    let mut mounts = vec![("config", config_secret_name(&cluster.name), CONFIG_DIRECTORY)];
+    if cluster.tls.is_some() {
+        mounts.push(("tls", tls_secret_name(cluster), TLS_FOLDER));
+    }
+    mounts
+}
+
+fn volumes(cluster: &Cluster) -> Vec<Volume> {
+    let volume = |(name, secret, _): (&str, String, &str)| Volume {
+        name: name.to_owned(),
+        secret: Some(SecretVolumeSource { secret_name: Some(secret), ..SecretVolumeSource::default() }),
+        ..Volume::default()
+    };
+    mounts(cluster).into_iter().map(volume).collect()
+}
+
+fn volume_mounts(cluster: &Cluster) -> Vec<VolumeMount> {
+    let mount = |(name, _, folder): (&str, String, &str)| VolumeMount {
+        name: name.to_owned(),
+        mount_path: folder.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    };
+    mounts(cluster).into_iter().map(mount).collect()
 }
 
 fn container(cluster: &Cluster) -> Container {
@@ -159,12 +181,7 @@ fn container(cluster: &Cluster) -> Container {
             }),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![VolumeMount {
-            name: "config".to_owned(),
-            mount_path: CONFIG_DIRECTORY.to_owned(),
-            read_only: Some(true),
-            ..VolumeMount::default()
-        }]),
+        volume_mounts: Some(volume_mounts(cluster)),
         ..Container::default()
     }
 }

@@ -6,6 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::NatsClusterStatus;
+use super::tls::{ListenerTls, RouteTls, TlsSpec};
 
 /// Go-style duration: one or more numbers with unit, as Kubernetes writes them.
 pub(super) const DURATION_PATTERN: &str = r"^([0-9]+(ms|s|m|h))+$";
@@ -80,6 +81,10 @@ pub(super) const BYTES_PATTERN: &str = r"^[0-9]+(k|M|G|Ki|Mi|Gi)?$";
     .message("at most one of spec.version and spec.image may be set"))]
 #[x_kube(validation = Rule::new("self.cluster.port != self.monitoring.port && self.listeners.all(l, l.port != self.cluster.port && l.port != self.monitoring.port)")
     .message("the ports of spec.listeners, spec.cluster and spec.monitoring must differ"))]
+#[x_kube(validation = Rule::new("self.tls.mode != 'Disabled' || self.listeners.all(l, l.tls.mode == 'Disabled')")
+    .message("spec.listeners[].tls needs a certificate: spec.tls.mode must not be Disabled"))]
+#[x_kube(validation = Rule::new("(self.hibernated && oldSelf.hibernated) || (self.tls.mode == oldSelf.tls.mode && self.cluster.tls.mode == oldSelf.cluster.tls.mode)")
+    .message("spec.tls.mode and spec.cluster.tls.mode can only be changed while spec.hibernated is true"))]
 #[serde(rename_all = "camelCase")]
 pub struct NatsClusterSpec {
     /// Number of servers. May be changed at any time, also by `kubectl scale` or an autoscaler: new
@@ -131,6 +136,10 @@ pub struct NatsClusterSpec {
     #[serde(default = "default_listeners")]
     #[schemars(length(min = 1, max = 1), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub listeners: Vec<Listener>,
+
+    /// Certificates.
+    #[serde(default)]
+    pub tls: TlsSpec,
 
     /// CPU and memory of each server's container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -317,11 +326,20 @@ pub struct ClusterSpec {
     #[serde(default = "default_pool_size")]
     #[schemars(range(min = 1, max = 64))]
     pub pool_size: i32,
+
+    /// TLS between servers.
+    #[serde(default)]
+    pub tls: RouteTls,
 }
 
 impl Default for ClusterSpec {
     fn default() -> Self {
-        Self { name: String::new(), port: default_route_port(), pool_size: default_pool_size() }
+        Self {
+            name: String::new(),
+            port: default_route_port(),
+            pool_size: default_pool_size(),
+            tls: RouteTls::default(),
+        }
     }
 }
 
@@ -361,6 +379,10 @@ pub struct Listener {
     #[serde(default = "default_client_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
+
+    /// TLS towards clients.
+    #[serde(default)]
+    pub tls: ListenerTls,
 
     /// How the port is reached.
     #[serde(default)]
@@ -573,6 +595,7 @@ fn default_listeners() -> Vec<Listener> {
         name: "client".to_owned(),
         protocol: ListenerProtocol::Nats,
         port: default_client_port(),
+        tls: ListenerTls::default(),
         expose: Expose::default(),
     }]
 }

@@ -12,6 +12,7 @@ mod account;
 mod cluster;
 mod generate;
 mod status;
+mod tls;
 mod user;
 
 pub use account::{
@@ -26,7 +27,13 @@ pub use cluster::{
 };
 pub use generate::{crd_documents, crd_schema, schema_of};
 pub use status::{
-    Endpoint, NatsClusterStatus, RolloutStatus, ScalingStatus, ServerStatus, VersionStatus, condition,
+    CertificateStatus, Endpoint, NatsClusterStatus, RolloutStatus, ScalingStatus, ServerStatus,
+    VersionStatus, condition,
+};
+
+pub use tls::{
+    CertManager, ClientAuth, IssuerReference, ListenerTls, ListenerTlsMode, RouteTls, RouteTlsMode,
+    SelfSigned, TlsMode, TlsSecret, TlsSpec,
 };
 
 pub use user::{

@@ -16,6 +16,8 @@ pub mod condition {
     pub const AVAILABLE: &str = "Available";
     /// Every server runs the configuration that was asked for.
     pub const CONFIG_APPLIED: &str = "ConfigApplied";
+    /// Every server shows the newest certificate, which is not about to end.
+    pub const CERTIFICATES_READY: &str = "CertificatesReady";
 }
 
 /// What the operator saw when it last looked.
@@ -57,7 +59,10 @@ pub struct NatsClusterStatus {
     /// The change of size under way, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingStatus>,
-    /// Ready, Reconciling, Stalled, Available, ConfigApplied.
+    /// The servers' certificate; absent without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<CertificateStatus>,
+    /// Ready, Reconciling, Stalled, Available, ConfigApplied, CertificatesReady.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -73,6 +78,20 @@ pub struct VersionStatus {
     /// What was asked for: a version, or an image reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+}
+
+/// The newest certificate.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// Secret with tls.crt, tls.key and ca.crt; clients need its ca.crt.
+    pub secret_name: String,
+    /// End of the servers' certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
+    /// How far a change of the operator's own authority is; absent while none is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<String>,
 }
 
 /// A place where clients connect.
@@ -109,6 +128,9 @@ pub struct ServerStatus {
     /// Other servers that it is connected to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routes: Option<i32>,
+    /// End of the certificate that the server shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_not_after: Option<Time>,
 }
 
 /// A rolling update under way.

@@ -256,6 +256,26 @@ mod tests {
             (json!({"listeners": []}), "orders", "at least 1 items"),
             (json!({"listeners": [{"port": 1}]}), "orders", "name is missing"),
             (json!({"listeners": [{"name": "a"}, {"name": "a", "port": 1}]}), "orders", "at most 1 items"),
+            (json!({"tls": {"mode": "Secret"}}), "orders", "spec.tls.secret belongs to spec.tls.mode Secret"),
+            (json!({"tls": {"secret": {"name": "x"}}}), "orders", "belongs to spec.tls.mode Secret"),
+            (json!({"tls": {"mode": "CertManager"}}), "orders", "spec.tls.certManager belongs to"),
+            (json!({"tls": {"selfSigned": {"validity": "1h"}}}), "orders", "renewBefore must be shorter"),
+            (
+                json!({"tls": {"selfSigned": {"authorityValidity": "2160h"}}}),
+                "orders",
+                "validity must be shorter than authorityValidity",
+            ),
+            (json!({"tls": {"extraNames": ["a b"]}}), "orders", "does not match"),
+            (
+                json!({"tls": {"mode": "Disabled"}, "listeners": [{"name": "a", "tls": {"mode": "Required"}}]}),
+                "orders",
+                "spec.tls.mode must not be Disabled",
+            ),
+            (
+                json!({"listeners": [{"name": "a", "tls": {"clientAuth": "Required"}}]}),
+                "orders",
+                "clientAuth needs a tls.mode",
+            ),
             (json!({}), "Orders", "metadata.name must be a DNS label"),
             (json!({}), long_name.as_str(), "at most 50 characters"),
         ];
@@ -279,6 +299,19 @@ mod tests {
             let object = json!({"metadata": {"name": "orders"}, "spec": spec});
             assert_eq!(check(&schema, &object), [], "{object}");
         }
+    }
+
+    #[test]
+    fn how_servers_trust_each_other_changes_only_in_hibernation() {
+        let schema = crate::crd::crd_schema();
+        let object = |mode: &str, hibernated: bool| {
+            json!({"metadata": {"name": "orders"}, "spec": {"tls": {"mode": mode}, "hibernated": hibernated}})
+        };
+        let verdict = |new: &Value, old: &Value| Validator::new().validate(&schema, new, Some(old));
+        let refused = verdict(&object("Disabled", false), &object("SelfSigned", false)).expect_err("refused");
+        assert!(refused.to_string().contains("only be changed while spec.hibernated is true"), "{refused}");
+        assert!(verdict(&object("Disabled", true), &object("SelfSigned", true)).is_ok());
+        assert!(verdict(&object("Disabled", false), &object("Disabled", true)).is_ok());
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Source {
     pub secrets: BTreeMap<(String, String), String>,
     /// Accounts and users in the same file.
     pub tenants: Tenants,
+    /// Annotations of the cluster.
+    pub annotations: BTreeMap<String, String>,
     /// Fields that only mean something on Kubernetes, and are set.
     pub ignored: Vec<&'static str>,
 }
@@ -64,7 +66,8 @@ pub fn load(text: &str, label: &str) -> Result<Source, LocalError> {
             .map(|node| tenant(node, &cluster, label))
             .collect::<Result<_, _>>()?,
     };
-    Ok(Source { cluster, secrets: secrets(&of_kind("Secret")), tenants, ignored: ignored(node) })
+    let annotations = object.metadata.annotations.unwrap_or_default();
+    Ok(Source { cluster, secrets: secrets(&of_kind("Secret")), tenants, annotations, ignored: ignored(node) })
 }
 
 /// An object that the API server would take.

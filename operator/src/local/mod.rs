@@ -6,6 +6,7 @@
 //! controller.
 
 pub mod admission;
+mod certificates;
 mod file;
 mod leftovers;
 mod process;

@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 
 use super::LocalError;
 use crate::build::config::{self, CONFIG_FILE, ConfigError, Fragment, Placement};
+use crate::build::url_scheme;
 use crate::observe::broker::Report;
 use crate::rollout::{Health, Observed, Server};
 use crate::validate::Cluster;
@@ -33,6 +34,8 @@ const BACKOFF_RESET: Duration = Duration::from_secs(60);
 /// What a server gets beyond its lame duck time before it is told to stop, and then again before it is
 /// killed.
 const LEAVE_GRACE: Duration = Duration::from_secs(10);
+/// Folder of the certificate, in the state directory.
+pub(super) const TLS_FOLDER: &str = "tls";
 /// Log files longer than this are set aside when their server starts.
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -132,6 +135,11 @@ impl Workload {
             self.processes.values_mut().for_each(|process| process.reload_at = None);
         }
         self.template = template;
+    }
+
+    /// The state directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The template.
@@ -265,6 +273,7 @@ impl Workload {
             route_port: ports.route,
             monitor_port: ports.monitor,
             routes: routes.map(|(_, process)| (HOST.to_owned(), process.ports.route)).collect(),
+            tls_folder: self.directory.join(TLS_FOLDER).display().to_string(),
         };
         let Template { cluster, fragments, config: digest, .. } = &self.template;
         let rendered = config::render(cluster, &placement, &self.route_password, fragments)
@@ -326,6 +335,7 @@ impl Workload {
             reload_age: process.reload_at.map(|at| now.saturating_duration_since(at)),
             version: process.report.as_ref().and_then(|report| report.version.clone()),
             trouble: process.trouble.clone(),
+            certificate_not_after: process.report.as_ref().and_then(|report| report.certificate_not_after),
         };
         Observed {
             workload_servers: Some(self.wanted),
@@ -338,7 +348,7 @@ impl Workload {
     pub fn rows(&self) -> Vec<Row> {
         let row = |(ordinal, process): (&u32, &Process)| Row {
             name: self.template.cluster.server_name(*ordinal),
-            url: format!("nats://{HOST}:{}", process.ports.client),
+            url: format!("{}://{HOST}:{}", url_scheme(&self.template.cluster), process.ports.client),
             monitor: format!("http://{HOST}:{}", process.ports.monitor),
             state: process.state(),
             routes: process.report.as_ref().and_then(|report| report.routes),

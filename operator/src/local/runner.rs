@@ -1,5 +1,6 @@
 //! The loop of the local runner.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,13 +14,15 @@ use super::file::{Source, load};
 use super::process::{Template, Workload};
 use super::screen::Screen;
 use super::tenants::write_urls;
-use super::{LocalError, leftovers};
+use super::{LocalError, certificates as local_certificates, leftovers};
 use crate::build::config::{self, Fragment, Generation, Placement};
+use crate::certificates::{self, Asked, Stored, issue};
 use crate::crd::{Endpoint, NatsClusterStatus, condition};
 use crate::observe::broker::Prober;
-use crate::rollout::{self, Step, Target};
-use crate::status::{self, View};
+use crate::rollout::{self, Observed, Step, Target};
+use crate::status::{self, Certificate, View};
 use crate::tenancy::Outcome;
+use crate::validate::{CertificateSource, Cluster};
 
 /// Pause between looks while something is under way.
 const PAUSE_BUSY: Duration = Duration::from_millis(150);
@@ -190,15 +193,66 @@ impl Runner {
         let now = Instant::now();
         let observed = self.workload.observed(now);
         let template = self.workload.template().clone();
+        let certificate = self.certify(&template.cluster, &observed)?;
         let target = Target::new(&template.cluster, template.hash, template.config, config::Reload::Possible);
         let plan = rollout::plan(&target, &observed);
         self.carry_out(&plan.step, now)?;
-        let view = View { cluster: &template.cluster, target: &target, observed: &observed, plan: &plan };
+        let certificate = certificate.as_ref();
+        let view = View {
+            cluster: &template.cluster,
+            target: &target,
+            observed: &observed,
+            plan: &plan,
+            certificate,
+        };
         self.tell(view);
         if let Some(status) = &self.status {
             write_urls(&self.directory, &self.tenancy, status)?;
         }
         Ok(if plan.step == Step::Done { PAUSE_IDLE } else { PAUSE_BUSY })
+    }
+
+    /// The servers' certificate: made, or taken from the file.
+    fn certify(&mut self, cluster: &Cluster, observed: &Observed) -> Result<Option<Certificate>, LocalError> {
+        let Some(tls) = &cluster.tls else { return Ok(None) };
+        let directory = self.workload.directory().to_owned();
+        let secret_name = directory.join("tls").display().to_string();
+        let now = Timestamp::now();
+        let state = local_certificates::read(&directory);
+        let asked = Asked::of(cluster, certificates::names_here(cluster), &self.source.annotations);
+        let (server, rotation, changed) = match (&tls.source, asked) {
+            (_, Some(asked)) => {
+                let renewed = issue::renew(&asked, &state, observed, now)
+                    .map_err(|error| LocalError::File(error.to_string()))?;
+                let changed = renewed.state != state;
+                if changed {
+                    local_certificates::write(&directory, &renewed.state)?;
+                }
+                if let Some(note) = status::certificate_note(&secret_name, renewed.step, renewed.issued) {
+                    self.screen.line(&format!("{}: {}: {}", cluster.name, note.reason, note.message));
+                }
+                let rotation = certificates::rotation(&renewed.state);
+                (renewed.state.server.data, rotation, changed)
+            }
+            (CertificateSource::Secret(name), None) => {
+                let key_of = |(secret, key): &(String, String)| (secret == name).then(|| key.clone());
+                let given = self
+                    .source
+                    .secrets
+                    .iter()
+                    .filter_map(|(place, text)| Some((key_of(place)?, text.clone())));
+                let given = given.collect();
+                let changed = local_certificates::write_given(&directory, &given)?;
+                (given, None, changed)
+            }
+            (_, None) => return Ok(None),
+        };
+        if changed {
+            // As soon as it is there; by themselves they look only now and then.
+            self.workload.signal_all(Signal::HUP);
+        }
+        let not_after = server.get(certificates::key::TLS_CRT).and_then(|pem| certificates::not_after(pem));
+        Ok(Some(Certificate::of(cluster, secret_name, not_after, rotation)))
     }
 
     async fn ask_all(&mut self) {
@@ -341,6 +395,7 @@ fn prepare(
 ) -> Result<(Template, Generation), LocalError> {
     let Source { mut cluster, secrets, .. } = source.clone();
     cluster.generation = spec_generation;
+    check_certificate(&cluster, &secrets, file)?;
     let fragment = |(secret, key): &(String, String)| match secrets.get(&(secret.clone(), key.clone())) {
         Some(text) => Ok(Fragment { secret: secret.clone(), key: key.clone(), text: text.clone() }),
         None => Err(LocalError::File(format!(
@@ -354,6 +409,28 @@ fn prepare(
     let generation = Generation::after(previous, rendered, config::Reload::Possible);
     let (hash, digest) = (generation.restart_digest.clone(), generation.rendered.digest.clone());
     Ok((Template { cluster, fragments, hash, config: digest }, generation))
+}
+
+/// Whether the certificate that the file is to bring is in it.
+fn check_certificate(
+    cluster: &Cluster,
+    secrets: &BTreeMap<(String, String), String>,
+    file: &Path,
+) -> Result<(), LocalError> {
+    let complain = |message: String| Err(LocalError::File(format!("{}: {message}", file.display())));
+    match cluster.tls.as_ref().map(|tls| &tls.source) {
+        Some(CertificateSource::CertManager(_)) => {
+            complain("spec.tls.mode: CertManager needs Kubernetes; SelfSigned works here as well".to_owned())
+        }
+        Some(CertificateSource::Secret(name)) => {
+            let of = |((secret, key), text): (&(String, String), &String)| {
+                (secret == name).then(|| (key.clone(), text.clone()))
+            };
+            let given = Stored { data: secrets.iter().filter_map(of).collect(), ..Stored::default() };
+            certificates::check(&given, &format!("Secret {name} of this file"), None).or_else(complain)
+        }
+        Some(CertificateSource::SelfSigned(_)) | None => Ok(()),
+    }
 }
 
 fn read(path: &Path) -> Result<String, LocalError> {

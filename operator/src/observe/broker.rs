@@ -8,6 +8,7 @@ use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::rollout::Health;
@@ -30,6 +31,8 @@ pub struct Report {
     pub connections: u64,
     /// Messages in since its start.
     pub messages_in: u64,
+    /// End of the certificate that it shows; the earlier one where it shows two.
+    pub certificate_not_after: Option<Timestamp>,
 }
 
 /// Fields of `/varz` that we read.
@@ -47,6 +50,17 @@ struct Varz {
     connections: u64,
     #[serde(default)]
     in_msgs: u64,
+    #[serde(default)]
+    tls_cert_not_after: Option<Timestamp>,
+    #[serde(default)]
+    cluster: VarzCluster,
+}
+
+/// Fields of `/varz`'s `cluster` that we read.
+#[derive(Default, Deserialize)]
+struct VarzCluster {
+    #[serde(default)]
+    tls_cert_not_after: Option<Timestamp>,
 }
 
 /// Fields of `/routez` that we read.
@@ -111,6 +125,9 @@ impl Prober {
             routes: routez.map(peers).map(|peers| u32::try_from(peers.len()).unwrap_or(u32::MAX)),
             connections: varz.as_ref().map_or(0, |varz| varz.connections),
             messages_in: varz.as_ref().map_or(0, |varz| varz.in_msgs),
+            certificate_not_after: varz.as_ref().and_then(|varz| {
+                [varz.tls_cert_not_after, varz.cluster.tls_cert_not_after].into_iter().flatten().min()
+            }),
         })
     }
 

@@ -11,15 +11,22 @@ use kube::{Client, ResourceExt as _};
 
 use super::broker::{Prober, Report};
 use crate::build::config::{CONFIG_FILE, Fragment, Generation, read_back};
-use crate::build::{SystemSecret, config_secret_name, labels, system_secret_name};
+use crate::build::{
+    SystemSecret, authority_secret_name, config_secret_name, labels, system_secret_name, tls_secret_name,
+};
+use crate::certificates::{State, Stored, key};
 use crate::rollout::{Health, Observed, Server};
-use crate::validate::Cluster;
+use crate::validate::{CertificateSource, Cluster};
 
 /// What a reconcile begins with.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// Generated credentials, if they exist.
     pub system: Option<SystemSecret>,
+    /// The operator's own authority and the servers' certificate, as far as they exist.
+    pub certificates: State,
+    /// The Secret with the certificate that somebody else makes, if the spec names one and it exists.
+    pub foreign_certificate: Option<Secret>,
     /// The configuration that was last written, if any.
     pub generation: Option<Generation>,
     /// Fragments for `mergeFrom`.
@@ -30,7 +37,7 @@ pub struct Seen {
     pub pods: Vec<Pod>,
 }
 
-/// Reads everything that concerns a cluster. Brokers are asked separately, by [`servers`].
+/// Reads everything that concerns a cluster. Brokers are asked separately, by [`reports`].
 ///
 /// # Errors
 /// The API server's.
@@ -41,9 +48,14 @@ pub async fn cluster(client: &Client, cluster: &Cluster) -> Result<Seen, kube::E
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let selected = ListParams::default().labels(&labels::selector_text(cluster));
     let (system_name, config_name) = (system_secret_name(&cluster.name), config_secret_name(&cluster.name));
-    let (system, config, stateful_set, pods) = futures::try_join!(
+    let tls_name = tls_secret_name(cluster);
+    let authority_name = authority_secret_name(&cluster.name);
+    let own = matches!(&cluster.tls, Some(tls) if matches!(tls.source, CertificateSource::SelfSigned(_)));
+    let (system, config, authority, certificate, stateful_set, pods) = futures::try_join!(
         secrets.get_opt(&system_name),
         secrets.get_opt(&config_name),
+        async { if own { secrets.get_opt(&authority_name).await } else { Ok(None) } },
+        async { if cluster.tls.is_some() { secrets.get_opt(&tls_name).await } else { Ok(None) } },
         sets.get_opt(&cluster.name),
         pods.list(&selected),
     )?;
@@ -55,6 +67,11 @@ pub async fn cluster(client: &Client, cluster: &Cluster) -> Result<Seen, kube::E
     Ok(Seen {
         system: ours(system).as_ref().and_then(SystemSecret::read),
         generation: ours(config).as_ref().and_then(written),
+        certificates: State {
+            authority: ours(authority).as_ref().map(stored).unwrap_or_default(),
+            server: ours(certificate.clone().filter(|_| own)).as_ref().map(stored).unwrap_or_default(),
+        },
+        foreign_certificate: certificate.filter(|_| !own),
         fragments,
         pods: pods.items.into_iter().filter(|pod| owner_uid(&pod.metadata) == set_uid.as_ref()).collect(),
         stateful_set,
@@ -95,14 +112,35 @@ fn written(secret: &Secret) -> Option<Generation> {
     Some(Generation { rendered: read_back(&text)?, restart_digest })
 }
 
-/// Asks the brokers, and puts everything into the shape that the plan takes.
-pub async fn servers(
-    seen: &Seen,
-    cluster: &Cluster,
-    template_hash: &str,
-    prober: &Prober,
-    now: &Time,
-) -> Observed {
+/// What clients check the servers' certificate by; `None` without TLS towards clients, or while there is no
+/// certificate yet.
+pub fn client_authorities(seen: &Seen, cluster: &Cluster) -> Option<String> {
+    cluster.tls.as_ref()?.clients?;
+    let of_others = seen.foreign_certificate.as_ref().map(public_files);
+    let files = of_others.as_ref().unwrap_or(&seen.certificates.server);
+    files.data.get(key::CA_CRT).cloned()
+}
+
+/// A certificate that somebody else made, without its key: that is none of our business.
+pub fn public_files(secret: &Secret) -> Stored {
+    let mut files = stored(secret);
+    if let Some(secret_key) = files.data.get_mut(key::TLS_KEY) {
+        let present = !secret_key.is_empty();
+        *secret_key = if present { "present".to_owned() } else { String::new() };
+    }
+    files
+}
+
+/// What we keep of certificates, from the Secret that keeps it.
+fn stored(secret: &Secret) -> Stored {
+    let text = |bytes: &k8s_openapi::ByteString| String::from_utf8(bytes.0.clone()).ok();
+    let known = secret.data.iter().flatten().filter(|(key, _)| key::ALL.contains(&key.as_str()));
+    let data = known.filter_map(|(key, bytes)| Some((key.clone(), text(bytes)?))).collect();
+    Stored { data, notes: secret.metadata.annotations.clone().unwrap_or_default() }
+}
+
+/// Asks the broker of every pod; answers in the order of the pods.
+pub async fn reports(seen: &Seen, cluster: &Cluster, prober: &Prober) -> Vec<Option<Report>> {
     let asked = seen.pods.iter().map(|pod| async move {
         let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
         let running = address.filter(|_| pod.metadata.deletion_timestamp.is_none());
@@ -111,27 +149,28 @@ pub async fn servers(
             None => None,
         }
     });
-    let reports = futures::future::join_all(asked).await;
-    observed(seen, cluster, template_hash, reports, now)
+    futures::future::join_all(asked).await
 }
 
 fn authority(ip: &str, port: u16) -> String {
     if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
 }
 
-/// The pure part of [`servers`]: `reports` are in the order of the pods.
-fn observed(
+/// Puts everything into the shape that the plan takes; `reports` are those of [`reports`].
+pub fn observed(
     seen: &Seen,
     cluster: &Cluster,
     template_hash: &str,
-    reports: Vec<Option<Report>>,
+    reports: &[Option<Report>],
     now: &Time,
 ) -> Observed {
     let mut servers: Vec<Server> = seen
         .pods
         .iter()
         .zip(reports)
-        .filter_map(|(pod, report)| Some(server(cluster.ordinal(&pod.name_any())?, pod, report, now)))
+        .filter_map(|(pod, report)| {
+            Some(server(cluster.ordinal(&pod.name_any())?, pod, report.as_ref(), now))
+        })
         .collect();
     servers.sort_by_key(|server| server.ordinal);
     let set = seen.stateful_set.as_ref();
@@ -154,7 +193,7 @@ fn is_current(set: &StatefulSet, template_hash: &str) -> bool {
     written.is_some_and(|hash| hash == template_hash) && seen == set.metadata.generation
 }
 
-fn server(ordinal: u32, pod: &Pod, report: Option<Report>, now: &Time) -> Server {
+fn server(ordinal: u32, pod: &Pod, report: Option<&Report>, now: &Time) -> Server {
     let ready = condition(pod, "Ready");
     let health = match (ready.as_ref().map(|(status, _)| status.as_str()), &report) {
         (Some("True"), Some(report)) => report.health,
@@ -180,6 +219,7 @@ fn server(ordinal: u32, pod: &Pod, report: Option<Report>, now: &Time) -> Server
         reload_age: None,
         version: report.as_ref().and_then(|report| report.version.clone()),
         trouble: trouble(pod),
+        certificate_not_after: report.as_ref().and_then(|report| report.certificate_not_after),
     }
 }
 
@@ -242,6 +282,7 @@ mod tests {
             routes: Some(2),
             connections: 0,
             messages_in: 0,
+            certificate_not_after: None,
         })
     }
 
@@ -257,7 +298,7 @@ mod tests {
     #[test]
     fn a_server_that_does_not_answer_us_is_unknown_never_down() {
         let now = at("2026-01-01T00:01:00Z");
-        let server = |report| super::server(1, &ready_pod(), report, &now);
+        let server = |report: Option<Report>| super::server(1, &ready_pod(), report.as_ref(), &now);
         assert_eq!(server(None).health, Health::Unknown);
         assert_eq!(server(report(Health::Ready)).health, Health::Ready);
         assert_eq!(server(report(Health::Unready)).health, Health::Unready);
