@@ -304,9 +304,7 @@ mod tests {
     #[test]
     fn how_servers_trust_each_other_changes_only_in_hibernation() {
         let schema = crate::crd::crd_schema();
-        let object = |mode: &str, hibernated: bool| {
-            json!({"metadata": {"name": "orders"}, "spec": {"tls": {"mode": mode}, "hibernated": hibernated}})
-        };
+        let object = |mode: &str, hibernated: bool| json!({"metadata": {"name": "orders"}, "spec": {"tls": {"mode": mode}, "hibernated": hibernated}});
         let verdict = |new: &Value, old: &Value| Validator::new().validate(&schema, new, Some(old));
         let refused = verdict(&object("Disabled", false), &object("SelfSigned", false)).expect_err("refused");
         assert!(refused.to_string().contains("only be changed while spec.hibernated is true"), "{refused}");
