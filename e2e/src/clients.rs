@@ -23,9 +23,19 @@ pub struct Watched {
 impl Watched {
     /// Connects to one server, and to no other at first.
     pub async fn connect(url: &str) -> Result<Self> {
+        Self::connect_with(url, ConnectOptions::new()).await
+    }
+
+    /// The same as somebody.
+    pub async fn connect_as(url: &str, user: &str, password: &str) -> Result<Self> {
+        let options = ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned());
+        Self::connect_with(url, options).await
+    }
+
+    async fn connect_with(url: &str, options: ConnectOptions) -> Result<Self> {
         let events = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&events);
-        let options = ConnectOptions::new()
+        let options = options
             .connection_timeout(Duration::from_secs(3))
             .ping_interval(Duration::from_secs(2))
             .event_callback(move |event| {

@@ -3,7 +3,9 @@
 //! is in the binary.
 
 pub mod checker;
+pub mod curve;
 pub mod image;
+pub mod ledger;
 pub mod plot;
 pub mod script;
 pub mod steps;

@@ -4,6 +4,7 @@
 
 mod chaos;
 mod clients;
+mod cluster;
 mod differential;
 mod http;
 mod images;
@@ -66,6 +67,8 @@ enum Task {
     Churn(chaos::ChurnArguments),
     /// Compare the broker's answers with nats-server's
     Differential(differential::DifferentialArguments),
+    /// Form, grow, shrink and break clusters of processes, nats-server among them
+    Cluster(cluster::ClusterArguments),
 }
 
 fn main() -> ExitCode {
@@ -96,5 +99,6 @@ fn run(task: Task) -> Result<()> {
         Task::ChaosClient(arguments) => arguments.run(),
         Task::Churn(arguments) => arguments.run(),
         Task::Differential(arguments) => arguments.run(),
+        Task::Cluster(arguments) => arguments.run(),
     }
 }

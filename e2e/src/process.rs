@@ -59,6 +59,11 @@ impl Running {
         Ok(Self { child: child.with_context(|| format!("cannot start {}", shown(command)))? })
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it has ended, and how.
     pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>> {
         Ok(self.child.try_wait()?)

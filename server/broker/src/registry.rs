@@ -28,7 +28,7 @@ pub struct Broker {
     seed: u64,
     /// Bytes that may wait on one link before it is cut off as a slow consumer.
     pub pending_bytes_max: AtomicUsize,
-    /// Links cut off as slow consumers: over pending bytes, over the write deadline.
+    /// Links cut off as slow consumers: clients, routes ([`Broker::count_slow_consumer`]).
     pub slow_consumers: [AtomicU64; 2],
 }
 
@@ -69,6 +69,11 @@ struct Accounts {
 }
 
 impl Broker {
+    /// A link was cut off as a slow consumer.
+    pub fn count_slow_consumer(&self, kind: LinkKind) {
+        self.slow_consumers[usize::from(kind == LinkKind::Route)].fetch_add(1, Relaxed);
+    }
+
     /// A broker whose workers are reached through `mailboxes`. `seed` makes hashes unpredictable to clients.
     pub fn new(mailboxes: Vec<Arc<Mailbox>>, seed: u64) -> Arc<Broker> {
         Arc::new(Broker {

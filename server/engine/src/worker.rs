@@ -8,7 +8,6 @@ use broker::mailbox::Command;
 use broker::{Account, Broker, CloseReason, Link, LinkKind, Router, Transport};
 use client::{Answer, Client, Context, Failure, Policy, Question};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use wire::client::Step;
 
 /// What the configuration says to a worker; replaced as a whole on reload.
@@ -422,7 +421,7 @@ impl Worker {
             // a reader that is slower than its publishers is blocked at every look, and not stuck
             (entry.stuck_nanos, entry.drained_bytes) = (now_nanos, drained_bytes);
         } else if now_nanos - entry.stuck_nanos > self.settings.client.write_deadline_nanos {
-            self.router.broker().slow_consumers[1].fetch_add(1, Relaxed);
+            self.router.broker().count_slow_consumer(entry.link.kind);
             return Some(CloseReason::SlowConsumerWriteDeadline);
         }
         let result = match &mut entry.session {

@@ -13,7 +13,7 @@ use crate::resolver::{self, Resolver};
 use crate::routes;
 use crate::shared::{BoundPorts, Shared};
 use crate::tls;
-use crate::worker_thread::{Stop, WorkerThread, now_nanos, prepare};
+use crate::worker_thread::{Stop, WorkerThread, now_nanos, prepare, wall_nanos};
 use broker::Broker;
 use broker::mailbox::Command;
 use client::Policy;
@@ -131,7 +131,7 @@ impl Server {
         let certificates = Certificates::read(&settings)?;
         warn_of_insecure_routes(&settings);
         let resolver = Resolver::open(&settings)?;
-        let table = access::table(&settings, None, resolver.as_ref(), now_nanos())?;
+        let table = access::table(&settings, None, resolver.as_ref(), wall_nanos())?;
         let table = Arc::new(table);
         let settings = Arc::new(settings);
         let count = settings.starling.worker_threads.map(usize::from);

@@ -151,8 +151,8 @@ impl Shared {
     }
 
     fn slow_consumers(&self) -> ByKind {
-        let clients = self.broker.slow_consumers.iter().map(|count| count.load(Relaxed)).sum();
-        ByKind { clients, ..ByKind::default() }
+        let [clients, routes] = &self.broker.slow_consumers;
+        ByKind { clients: clients.load(Relaxed), routes: routes.load(Relaxed), ..ByKind::default() }
     }
 
     fn routes_open(&self) -> Vec<Arc<Link>> {

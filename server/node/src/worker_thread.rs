@@ -13,8 +13,8 @@ use engine::{Accepted, Progress, Recheck, RouteOpening, Settings, Worker};
 use mio::{Events, Poll, Token, Waker};
 use std::any::Any;
 use std::io;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use wire::info::Info;
 
 const WAKE: Token = Token(usize::MAX);
@@ -67,8 +67,17 @@ impl Wake for PollWaker {
     }
 }
 
-/// Nanoseconds since the Unix epoch.
+/// Nanoseconds since the Unix epoch by a clock that never jumps: the wall clock's time when the process first
+/// asked, and what has passed since. All timers, deadlines and ages are counted by it, so that whoever sets the
+/// machine's clock ends no connection and delays no dial. For calendars there is [`wall_nanos`].
 pub fn now_nanos() -> u64 {
+    static ORIGIN: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), wall_nanos()));
+    let (origin, nanos) = *ORIGIN;
+    nanos + origin.elapsed().as_nanos() as u64
+}
+
+/// Nanoseconds since the Unix epoch by the machine's clock, which may be set forward and back.
+pub fn wall_nanos() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 

@@ -11,7 +11,6 @@ use crate::output::{Delivered, Rendering};
 use crate::plan::{Group, Plan, Target, Text};
 use crate::render::Sid;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::*;
 use wire::client::Publish;
 
 impl Router {
@@ -289,7 +288,7 @@ impl Router {
             Delivered::Closed => {}
             Delivered::Broken => link.close(CloseReason::WriteError),
             Delivered::Overflow => {
-                self.broker.slow_consumers[0].fetch_add(1, Relaxed);
+                self.broker.count_slow_consumer(link.kind);
                 link.close(CloseReason::SlowConsumerPendingBytes);
             }
         }
