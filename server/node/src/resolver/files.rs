@@ -4,7 +4,7 @@
 //! reader, or a crash, sees the old file or the new one.
 
 use super::Error;
-use crate::worker_thread::now_nanos;
+use crate::worker_thread::{now_nanos, wall_nanos};
 use accounts::resolver::{Answer, Change, Directory, DirectorySettings, Request};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -104,7 +104,7 @@ impl Files {
         if matches!(request, Request::Update(_)) {
             self.make_room();
         }
-        let answer = self.directory.handle_request(request, payload, (now_nanos() / 1_000_000_000) as i64);
+        let answer = self.directory.handle_request(request, payload, (wall_nanos() / 1_000_000_000) as i64);
         self.keep(&answer.changes);
         answer
     }

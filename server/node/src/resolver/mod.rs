@@ -9,7 +9,7 @@ mod services;
 use crate::access;
 use crate::callout;
 use crate::shared::Shared;
-use crate::worker_thread::now_nanos;
+use crate::worker_thread::wall_nanos;
 use accounts::jwt;
 use accounts::resolver::DirectorySettings;
 use accounts::{AuthError, Table};
@@ -206,7 +206,7 @@ impl Resolver {
 pub fn with_tokens(table: &Table, tokens: &[Arc<str>]) -> Option<Table> {
     let mut changed = None;
     for text in tokens {
-        match changed.as_ref().unwrap_or(table).with_account(text, now_nanos()) {
+        match changed.as_ref().unwrap_or(table).with_account(text, wall_nanos()) {
             Ok(table) => changed = Some(table),
             Err(error) => tracing::error!("{error}"),
         }

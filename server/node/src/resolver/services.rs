@@ -5,7 +5,7 @@
 
 use super::{Resolver, Store, with_tokens};
 use crate::shared::Shared;
-use crate::worker_thread::now_nanos;
+use crate::worker_thread::{now_nanos, wall_nanos};
 use accounts::jwt;
 use accounts::resolver::{Answer, Change, Reply, Request};
 use engine::{InternalClient, Received, Recheck};
@@ -103,7 +103,7 @@ fn apply(shared: &Shared, changes: &[Change]) {
                 Change::Deleted { key } => {
                     let known = now.account_token(key).is_some();
                     known
-                        .then(|| now.without_account(key, now_nanos()).ok())
+                        .then(|| now.without_account(key, wall_nanos()).ok())
                         .flatten()
                         .map(|next| (key, next))
                 }
