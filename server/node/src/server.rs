@@ -94,7 +94,7 @@ impl Reloader {
         let Some(shared) = self.shared.upgrade() else { return Ok(()) };
         let resolver = Resolver::open(&settings)?;
         let previous = shared.table.read().clone();
-        let table = access::table(&settings, Some(&previous), resolver.as_ref(), now_nanos())?;
+        let table = access::table(&settings, Some(&previous), resolver.as_ref(), wall_nanos())?;
         let certificates = Certificates::read(&settings)?;
         warn_of_insecure_routes(&settings);
         let settings = Arc::new(settings);
