@@ -26,16 +26,16 @@ pub struct CertificateNames {
     pub subject: Vec<Vec<(String, String)>>,
 }
 
-/// Attribute types with a short name, in the order in which Go writes a subject.
+/// Attribute types with a short name, in the order in which Go writes a subject since 1.25.
 const ATTRIBUTES: [(&str, &str); 9] = [
     ("2.5.4.5", "SERIALNUMBER"),
     ("2.5.4.3", "CN"),
-    ("2.5.4.17", "POSTALCODE"),
-    ("2.5.4.9", "STREET"),
-    ("2.5.4.8", "ST"),
-    ("2.5.4.7", "L"),
     ("2.5.4.11", "OU"),
     ("2.5.4.10", "O"),
+    ("2.5.4.17", "POSTALCODE"),
+    ("2.5.4.9", "STREET"),
+    ("2.5.4.7", "L"),
+    ("2.5.4.8", "ST"),
     ("2.5.4.6", "C"),
 ];
 const DOMAIN_COMPONENT: &str = "0.9.2342.19200300.100.1.25";

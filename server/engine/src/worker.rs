@@ -504,7 +504,7 @@ impl Worker {
                 now_nanos,
                 reply: &mut self.reply,
             };
-            let result = client.reauthenticate(&mut context);
+            let result = client.reauthenticate(*recheck == Recheck::All, &mut context);
             let link = entry.link.clone();
             self.router.deliver_protocol(&link, &self.reply);
             self.reply.clear();

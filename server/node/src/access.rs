@@ -60,12 +60,23 @@ pub fn table(
     for note in table.notes() {
         tracing::warn!("{note}");
     }
-    // The system account is there from the start, others when somebody logs in. What was in the table keeps the
-    // token that it has, unless the resolver has another.
-    let system = table.system_account().and_then(|id| table.account(id)).map(|account| &account.name);
-    let present =
-        table.accounts().iter().filter(|account| account.claims().is_some() || Some(&account.name) == system);
-    let stored = present.filter_map(|account| Some((account, resolver?.stored(&account.name)?)));
+    match resolver {
+        Some(resolver) => with_resolver(table, resolver, now_nanos),
+        None => Ok(table),
+    }
+}
+
+/// The system account is there from the start, others when somebody logs in. What was in the table keeps the token
+/// that it has, unless the resolver has another, or has it no more.
+fn with_resolver(mut table: Table, resolver: &Resolver, now_nanos: u64) -> Result<Table, Error> {
+    let system = table.system_account();
+    let is_system = |account: &accounts::Account| Some(account.id) == system;
+    let present: Vec<_> =
+        table.accounts().iter().filter(|a| a.claims().is_some() || is_system(a)).cloned().collect();
+    for account in present.iter().filter(|account| !is_system(account) && resolver.lacks(&account.name)) {
+        table = table.without_account(&account.name, now_nanos)?;
+    }
+    let stored = present.iter().filter_map(|account| Some((account, resolver.stored(&account.name)?)));
     let newer = stored.filter(|(account, text)| table.account_token(&account.name) != Some(&**text));
     let newer: Vec<Arc<str>> = newer.map(|(_, text)| text).collect();
     Ok(with_tokens(&table, &newer).unwrap_or(table))
@@ -86,14 +97,16 @@ pub(crate) fn operators(settings: &Settings) -> Result<OperatorsSource, Error> {
 
 /// An operator's token: the text itself, or the file that holds it, plain or between dashed lines.
 fn operator(written: &str) -> Result<String, Error> {
-    const START: &str = "-----BEGIN NATS OPERATOR JWT-----";
     let text = match std::fs::read_to_string(written) {
         Ok(text) => text,
         Err(_) if written.starts_with("eyJ") => return Ok(written.into()),
         Err(error) => return Err(Error::Operator { file: written.into(), error }),
     };
-    let inside = text.split(START).nth(1).and_then(|rest| rest.split("-----").next()).unwrap_or(&text);
-    Ok(inside.trim().into())
+    // the token is the line behind the first one between dashes
+    let mut lines = text.lines().map(str::trim);
+    let is_frame = |line: &&str| line.starts_with("---") && line.ends_with("---");
+    let framed = lines.find(is_frame).and_then(|_| lines.next());
+    Ok(framed.unwrap_or_else(|| text.trim()).into())
 }
 
 fn refuse_unbuilt(settings: &Settings) -> Result<(), Error> {

@@ -6,6 +6,8 @@
 
 use crate::shared::Shared;
 use crate::tls::{self, Demands, RouteNames};
+use accounts::CertificateFacts;
+use broker::{CloseReason, LinkKind};
 use config::Settings;
 use config::tls::Tls;
 use rustls::{ClientConfig, ServerConfig};
@@ -60,6 +62,20 @@ impl Certificates {
             read.route_not_after_seconds = tls::not_after_seconds(tls);
         }
         Ok(read)
+    }
+}
+
+/// Ends connections whose keys are not pinned any more.
+pub fn close_unpinned(shared: &Shared) {
+    let settings = shared.settings();
+    for link in shared.broker.links() {
+        let tls = if link.kind == LinkKind::Route { &settings.cluster.tls } else { &settings.tls };
+        let Some(tls) = tls.as_ref().filter(|tls| !tls.pinned_certs.is_empty()) else { continue };
+        let Some(certificate) = link.transport.peer_certificate() else { continue };
+        let facts = CertificateFacts::from_der(&certificate);
+        if !facts.is_ok_and(|facts| tls.pinned_certs.contains(&facts.key_sha256)) {
+            link.close(CloseReason::TlsHandshakeError);
+        }
     }
 }
 

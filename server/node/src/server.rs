@@ -4,7 +4,7 @@
 //! routes' dialling, timers).
 
 use crate::access;
-use crate::certificates::Certificates;
+use crate::certificates::{self, Certificates};
 use crate::control::{self, Order};
 use crate::files::{OwnFile, Ports};
 use crate::identity::{API_LEVEL, COMPATIBLE_VERSION};
@@ -109,7 +109,8 @@ impl Reloader {
         shared.set_settings(settings.clone());
         shared.change_table(|_| Some((table, Recheck::All)));
         set_info(&shared, &settings);
-        shared.set_system(settings.system_account_name().unwrap_or_default(), seed());
+        certificates::close_unpinned(&shared);
+        shared.set_system(&monitor::Source::system_account(&*shared), seed());
         let _ = self.orders.send(Order::Reconfigured);
         Ok(())
     }
@@ -194,7 +195,7 @@ impl Server {
         if let Some(directory) = &settings.ports_file_dir {
             files.push(OwnFile::ports(directory, &urls(&shared))?);
         }
-        shared.set_system(settings.system_account_name().unwrap_or_default(), seed);
+        shared.set_system(&monitor::Source::system_account(&*shared), seed);
         let internal = Some(internal_thread::spawn(shared.internal.clone(), shared.bell.clone())?);
         let (orders, control) = control::spawn(shared.clone(), listeners, edge)?;
         Ok(Server { shared, orders, control: Some(control), workers, internal, files })

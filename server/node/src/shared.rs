@@ -437,10 +437,11 @@ impl Shared {
     /// Puts the mappings, exports and imports of a table in force.
     pub fn share(&self, table: &accounts::Table) {
         let settings = self.settings();
+        let system = table.system_account().and_then(|id| table.account(id));
         self.broker.set_names(broker::registry::ServerNames {
             server: self.server_name.clone(),
             cluster: settings.cluster.name.clone().unwrap_or_default(),
-            system_account: settings.system_account_name().unwrap_or_default().to_owned(),
+            system_account: system.map_or_else(String::new, |account| account.name.to_string()),
         });
         let mut dirty = Vec::new();
         self.broker.share(table, &mut dirty);

@@ -17,7 +17,7 @@ use monitor::statsz::{RouteStatistics, ServerStatistics};
 use monitor::subsz::IndexStatistics;
 use monitor::varz::{ByKind, ClusterVarz, Traffic, Varz};
 use monitor::{Endpoint, Source, Timestamp};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -99,6 +99,12 @@ impl Shared {
             Some(name) => self.broker.find_account(name).into_iter().collect(),
             None => self.broker.accounts(),
         }
+    }
+
+    /// Whether an account was there once and is not any more.
+    fn is_removed(&self, account: &str) -> bool {
+        let table = self.table.read();
+        table.find(account).and_then(|id| table.account(id)).is_some_and(|account| account.is_removed)
     }
 
     fn traffic(&self) -> Traffic {
@@ -396,7 +402,9 @@ impl Source for Shared {
     }
 
     fn account_names(&self) -> Vec<String> {
-        self.broker.accounts().iter().map(|account| account.name.to_string()).collect()
+        let accounts = self.broker.accounts();
+        let names = accounts.iter().map(|account| account.name.to_string());
+        names.filter(|name| !self.is_removed(name)).collect()
     }
 
     fn system_account(&self) -> String {
@@ -406,8 +414,21 @@ impl Source for Shared {
     }
 
     fn account(&self, name: &str) -> Option<AccountInfo> {
-        let account = self.broker.find_account(name)?;
+        let account = self.broker.find_account(name).filter(|_| !self.is_removed(name))?;
+        let table = self.table.read().clone();
+        let claims = table.find(name).and_then(|id| table.account(id)).and_then(|account| account.claims());
+        let jwt = table.account_token(name).unwrap_or_default();
         Some(AccountInfo {
+            expired: claims.is_some_and(|claims| {
+                claims.expires > 0 && claims.expires <= (now_nanos() / 1_000_000_000) as i64
+            }),
+            jwt: jwt.to_owned(),
+            issuer_key: claims.map_or_else(String::new, |claims| claims.issuer.clone()),
+            tags: claims.map_or_else(Vec::new, |claims| claims.nats.tags.clone()),
+            decoded_jwt: accounts::jwt::payload(jwt),
+            revoked_user: claims.map_or_else(BTreeMap::new, |claims| {
+                claims.nats.revocations.iter().map(|(key, at)| (key.clone(), of_seconds(*at))).collect()
+            }),
             account_name: account.name.to_string(),
             name_tag: self.account_tag(name),
             update_time: timestamp(self.config_load_nanos.load(Relaxed)),

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use wire::info::Connect;
 
 impl Client {
-    /// Accounts or users changed: asks again who the client is. What takes long is left to
-    /// [`Context::questions`], and the answer to [`recheck`](Self::recheck).
+    /// Accounts or users changed, by a reload of the configuration or by a token: asks again who the client is. What
+    /// takes long is left to [`Context::questions`], and the answer to [`recheck`](Self::recheck).
     ///
     /// # Errors
     /// [`Failure`]: the connection ends.
-    pub fn reauthenticate(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+    pub fn reauthenticate(&mut self, is_reload: bool, context: &mut Context<'_>) -> Result<(), Failure> {
         if !self.connected {
             return Ok(());
         }
@@ -42,6 +42,10 @@ impl Client {
             (Err(AuthError::Callout(_)), None) => {
                 context.questions.push(question);
                 Ok(())
+            }
+            // an account that a reload took away, not one that expired or was deleted
+            (Err(AuthError::AccountNeeded(_)), _) if is_reload => {
+                Err(refused(context.reply, &AuthError::Refused(Reason::Unknown)))
             }
             (verdict, _) => self.recheck(question.with_verdict(verdict), context),
         }

@@ -152,6 +152,15 @@ impl Resolver {
         }
     }
 
+    /// Whether there is no such account: not here, where all are.
+    pub fn lacks(&self, account: &str) -> bool {
+        let holds_all = match &*self.store.lock() {
+            Store::Memory(_) => true,
+            Store::Files(files) => !files.is_cache(),
+        };
+        holds_all && self.stored(account).is_none()
+    }
+
     /// A token, wherever it has to be fetched from.
     async fn fetch(&self, shared: &Shared, account: &str) -> Option<Arc<str>> {
         if let Some(token) = self.stored(account) {
