@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::script::{
-    Case, Script, Step, differences, json_shape, masked_info, parse_known, parse_transcripts, printable_lines,
+    Case, Script, Step, differences, json_shape, last_reply, masked_info, masked_messages, parse_known,
+    parse_transcripts, printable_lines,
 };
 
 use crate::process::{Running, eventually, free_ports, project_root};
@@ -193,7 +194,10 @@ impl Server {
             match step {
                 Step::Wait(time) => std::thread::sleep(*time),
                 Step::Http(path) => self.note_http(path, &mut http),
-                Step::Send(name, bytes) => self.connection(&mut connections, name)?.send(bytes),
+                Step::Send(name, bytes) => {
+                    let connection = self.connection(&mut connections, name)?;
+                    connection.send(&connection.with_reply(bytes));
+                }
                 Step::Sync(name) => self.connection(&mut connections, name)?.sync(),
                 Step::Closed(name, time) => {
                     let connection = self.connection(&mut connections, name)?;
@@ -221,7 +225,7 @@ impl Server {
             let mut lines = connection.notes;
             // A second INFO follows some CONNECTs; its values change from run to run too.
             // The server's own PINGs come by its clock, which a busy machine shows.
-            let received = printable_lines(&connection.received);
+            let received = masked_messages(printable_lines(&connection.received));
             lines.extend(received.iter().filter(|line| *line != "PING").map(|line| masked_info(line)));
             lines.push((if connection.closed { "(closed)" } else { "(open)" }).to_owned());
             for line in lines {
@@ -299,6 +303,14 @@ impl Connection {
 
     fn send(&mut self, bytes: &[u8]) {
         self.unsent.extend_from_slice(bytes);
+    }
+
+    /// `{reply}` becomes the reply subject of the last request that a server passed on.
+    fn with_reply(&self, bytes: &[u8]) -> Vec<u8> {
+        match (std::str::from_utf8(bytes), last_reply(&self.received)) {
+            (Ok(text), Some(reply)) => text.replace("{reply}", &reply).into_bytes(),
+            _ => bytes.to_vec(),
+        }
     }
 
     /// A server that has closed refuses the bytes; that shows as `(closed)` later.

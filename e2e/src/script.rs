@@ -253,6 +253,61 @@ pub fn masked_info(line: &str) -> String {
     format!("INFO {}", serde_json::Value::Object(info))
 }
 
+/// Values that differ from run to run in what a service is told of a requestor, and in reports on its latency.
+const CLIENT_MASKED: &[&str] = &["start", "id", "timestamp", "service", "system", "total"];
+
+/// Received lines with the values masked that differ from run to run: reply subjects that a server made, who asks
+/// for a service, reports on its latency; with them the sizes of the messages that hold them.
+#[must_use]
+pub fn masked_messages(lines: Vec<String>) -> Vec<String> {
+    let mut masked: Vec<String> = Vec::new();
+    for line in lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        let words: Vec<&str> =
+            words.into_iter().map(|word| if word.starts_with("_R_.") { "_R_.…" } else { word }).collect();
+        let mut line = words.join(" ");
+        let json = match line.strip_prefix("Nats-Request-Info: ") {
+            Some(json) => Some(("Nats-Request-Info: ", json)),
+            None => line.starts_with("{\"type\":\"io.nats.server.metric").then_some(("", &*line)),
+        };
+        if let Some((before, json)) = json
+            && let Ok(mut value) = serde_json::from_str(json)
+        {
+            mask_client(&mut value);
+            line = format!("{before}{value}");
+            if let Some(head) =
+                masked.iter_mut().rev().find(|line| line.starts_with("MSG ") || line.starts_with("HMSG "))
+            {
+                let sizes = if head.starts_with("HMSG ") { 2 } else { 1 };
+                let words: Vec<&str> = head.split_whitespace().collect();
+                *head = format!("{} …", words[..words.len().saturating_sub(sizes)].join(" "));
+            }
+        }
+        masked.push(line);
+    }
+    masked
+}
+
+fn mask_client(value: &mut serde_json::Value) {
+    let serde_json::Value::Object(fields) = value else { return };
+    // a server may know the round trip already, or not yet
+    fields.remove("rtt");
+    for (name, field) in fields.iter_mut() {
+        if CLIENT_MASKED.contains(&name.as_str()) {
+            *field = "…".into();
+        }
+        mask_client(field);
+    }
+    fields.sort_keys();
+}
+
+/// The last reply subject of a server (`_R_.…`) in received bytes.
+#[must_use]
+pub fn last_reply(received: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(received).into_owned();
+    text.split_whitespace().filter(|word| word.starts_with("_R_.")).next_back().map(str::to_owned)
+}
+
 /// The shape of a JSON answer: a line a field, `path: type`, sorted; of an array,
 /// the shape of its first element.
 #[must_use]
