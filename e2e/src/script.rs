@@ -305,7 +305,7 @@ fn mask_client(value: &mut serde_json::Value) {
 #[must_use]
 pub fn last_reply(received: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(received).into_owned();
-    text.split_whitespace().filter(|word| word.starts_with("_R_.")).next_back().map(str::to_owned)
+    text.split_whitespace().rfind(|word| word.starts_with("_R_.")).map(str::to_owned)
 }
 
 /// The shape of a JSON answer: a line a field, `path: type`, sorted; of an array,

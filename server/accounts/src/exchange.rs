@@ -353,6 +353,30 @@ impl Exports {
     }
 }
 
+impl StreamExport {
+    /// Names of the accounts that may import it; none: every account, or those with a token.
+    pub fn approved_accounts(&self) -> impl Iterator<Item = &str> {
+        self.access.approved.iter().map(String::as_str)
+    }
+
+    /// Whether importers need an activation token.
+    pub fn is_token_required(&self) -> bool {
+        self.access.token_required
+    }
+}
+
+impl ServiceExport {
+    /// Names of the accounts that may import it; none: every account, or those with a token.
+    pub fn approved_accounts(&self) -> impl Iterator<Item = &str> {
+        self.access.approved.iter().map(String::as_str)
+    }
+
+    /// Whether importers need an activation token.
+    pub fn is_token_required(&self) -> bool {
+        self.access.token_required
+    }
+}
+
 impl StreamImport {
     /// Compiles an import; authorisation and cycles are the caller's to check.
     pub(crate) fn new(

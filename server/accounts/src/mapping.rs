@@ -81,6 +81,11 @@ impl Mappings {
         self.list.is_empty()
     }
 
+    /// All rules, in the order written.
+    pub fn rules(&self) -> impl Iterator<Item = &Mapping> {
+        self.list.iter()
+    }
+
     /// The rule for `subject`: the one whose source is this very subject, or else the first written that
     /// matches.
     pub fn find(&self, subject: &[u8]) -> Option<&Mapping> {

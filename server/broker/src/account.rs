@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub sharing: Option<Arc<Sharing>>,
     /// By subscription: what stands for it in accounts that it imports from.
     pub shadows: HashMap<u32, Shadows>,
+    /// Entries of the interest for imported services: monitoring shows them, plans do without.
+    pub services: Vec<u32>,
 }
 
 /// A route that hears of this account's interest.
@@ -88,6 +90,7 @@ impl Account {
                 routes: Vec::new(),
                 sharing: None,
                 shadows: HashMap::new(),
+                services: Vec::new(),
             }),
             responses: Responses::default(),
             epoch: AtomicU64::new(0),

@@ -5,6 +5,7 @@
 //! subscriptions. Never decides who may import what: that was decided when the rules were compiled.
 
 use crate::account::{Account, Dirty};
+use crate::interest::{NONE, SERVER};
 use crate::link::Link;
 use crate::registry::Broker;
 use crate::router::ScopeId;
@@ -172,16 +173,23 @@ impl Account {
                 return;
             }
             let same = same_streams(shared.sharing.as_deref(), sharing.as_deref());
+            for number in std::mem::take(&mut shared.services) {
+                shared.interest.remove(number, false);
+            }
+            for import in sharing.iter().flat_map(|sharing| &sharing.rules.imports.services) {
+                let (number, _) = shared.interest.insert(import.from.as_bytes(), None, b"", SERVER, false);
+                shared.services.push(number);
+            }
             shared.sharing = sharing;
             if !same {
                 lifted.extend(std::mem::take(&mut shared.shadows));
                 let interest = &shared.interest;
                 interest.each(|number, record| {
-                    if !interest.is_shadow(number) && record.link != crate::interest::SERVER {
+                    if !interest.is_shadow(number) && record.link != SERVER {
                         let mut filter = Vec::new();
                         interest.text(record.filter, &mut filter);
-                        let queue = (record.queue != crate::interest::NONE)
-                            .then(|| interest.queue_name(record.queue).to_vec());
+                        let queue =
+                            (record.queue != NONE).then(|| interest.queue_name(record.queue).to_vec());
                         local.push((number, record.link, filter, queue, interest.sid(number).to_vec()));
                     }
                 });

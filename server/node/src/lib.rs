@@ -16,6 +16,7 @@ mod resolver;
 mod routes;
 mod server;
 mod shared;
+mod sharing;
 mod snapshot;
 mod socket;
 mod system;

@@ -95,6 +95,7 @@ fn check(flags: &Flags) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         eprintln!("{warning}");
     }
+    Server::check(&loaded.settings)?;
     let path = flags.config.as_deref().unwrap_or_default();
     eprintln!("{}: configuration file {path} is valid ({})", program(), loaded.digest);
     Ok(())

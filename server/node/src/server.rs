@@ -201,6 +201,19 @@ impl Server {
         Ok(Server { shared, orders, control: Some(control), workers, internal, files })
     }
 
+    /// Whether a server could start with these accounts: what contradicts itself or is not supported is an error.
+    /// Opens nothing. In operator mode accounts come by token and are judged when they do.
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub fn check(settings: &Settings) -> Result<(), StartError> {
+        let trust = &settings.trust;
+        if trust.operators.is_empty() && trust.trusted_keys.is_empty() {
+            access::table(settings, None, None, now_nanos())?;
+        }
+        Ok(())
+    }
+
     /// What monitoring sees.
     pub fn monitor(&self) -> Arc<dyn monitor::Source> {
         self.shared.clone()

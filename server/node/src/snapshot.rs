@@ -5,8 +5,9 @@
 use crate::identity::{COMPATIBLE_VERSION, STARLING_VERSION};
 use crate::process;
 use crate::shared::Shared;
+use crate::sharing;
 use crate::worker_thread::now_nanos;
-use broker::interest::NONE;
+use broker::interest::{NONE, SERVER};
 use broker::{Account, CloseReason, Link, LinkKind};
 use monitor::accountz::{AccountInfo, AccountStatistics, Flow};
 use monitor::events::ServerIdentity;
@@ -71,10 +72,14 @@ fn sent(link: &Link) -> MessagesBytes {
     MessagesBytes { messages, bytes }
 }
 
-/// Subscriptions of an account by the place of their link, of the kinds wanted.
-fn subscriptions_by_link(account: &Account, out: &mut HashMap<u32, Vec<Subscription>>) {
+/// Subscriptions of an account by the place of their link; `shadows`: with those that stand for one of an importing
+/// account.
+fn subscriptions_by_link(account: &Account, shadows: bool, out: &mut HashMap<u32, Vec<Subscription>>) {
     account.read(|interest| {
         interest.each(|number, record| {
+            if !shadows && interest.is_shadow(number) {
+                return;
+            }
             let mut subject = Vec::new();
             interest.text(record.filter, &mut subject);
             let queue = if record.queue == NONE { &[] } else { interest.queue_name(record.queue) };
@@ -317,7 +322,7 @@ impl Source for Shared {
         let mut subscriptions = HashMap::new();
         if selection.subscriptions {
             for account in self.selected_accounts(selection.account) {
-                subscriptions_by_link(&account, &mut subscriptions);
+                subscriptions_by_link(&account, false, &mut subscriptions);
             }
         }
         let clients = self.broker.links().into_iter().filter(|link| link.kind == LinkKind::Client);
@@ -344,7 +349,7 @@ impl Source for Shared {
         let mut by_link = HashMap::new();
         if subscriptions {
             for account in self.broker.accounts() {
-                subscriptions_by_link(&account, &mut by_link);
+                subscriptions_by_link(&account, false, &mut by_link);
             }
         }
         let configured: Vec<u64> = self.hub.get().map_or_else(Vec::new, |hub| {
@@ -385,15 +390,16 @@ impl Source for Shared {
     fn subscriptions(&self, account: Option<&str>) -> Vec<Subscription> {
         let mut by_link = HashMap::new();
         for account in self.selected_accounts(account) {
-            subscriptions_by_link(&account, &mut by_link);
+            subscriptions_by_link(&account, true, &mut by_link);
         }
         let mut all = Vec::new();
         for (index, mut subscriptions) in by_link {
-            let Some(link) = self.broker.link(index).filter(|link| link.kind != LinkKind::Route) else {
+            let link = self.broker.link(index).filter(|link| link.kind != LinkKind::Route);
+            if link.is_none() && index != SERVER {
                 continue;
-            };
+            }
             for subscription in &mut subscriptions {
-                subscription.cid = link.id;
+                subscription.cid = link.as_ref().map_or(0, |link| link.id);
                 subscription.account_tag = self.account_tag(&subscription.account);
             }
             all.append(&mut subscriptions);
@@ -416,7 +422,8 @@ impl Source for Shared {
     fn account(&self, name: &str) -> Option<AccountInfo> {
         let account = self.broker.find_account(name).filter(|_| !self.is_removed(name))?;
         let table = self.table.read().clone();
-        let claims = table.find(name).and_then(|id| table.account(id)).and_then(|account| account.claims());
+        let rules = table.find(name).and_then(|id| table.account(id));
+        let claims = rules.and_then(|account| account.claims());
         let jwt = table.account_token(name).unwrap_or_default();
         Some(AccountInfo {
             expired: claims.is_some_and(|claims| {
@@ -429,6 +436,9 @@ impl Source for Shared {
             revoked_user: claims.map_or_else(BTreeMap::new, |claims| {
                 claims.nats.revocations.iter().map(|(key, at)| (key.clone(), of_seconds(*at))).collect()
             }),
+            mappings: rules.map(|rules| sharing::mappings(rules)).unwrap_or_default(),
+            exports: rules.map(|rules| sharing::exports(rules)).unwrap_or_default(),
+            imports: rules.map(|rules| sharing::imports(rules, &table)).unwrap_or_default(),
             account_name: account.name.to_string(),
             name_tag: self.account_tag(name),
             update_time: timestamp(self.config_load_nanos.load(Relaxed)),

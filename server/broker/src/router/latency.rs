@@ -182,41 +182,55 @@ fn asked_for(header: &[u8]) -> Option<String> {
         let fields = text.lines().filter_map(|line| line.split_once(':'));
         fields.map(|(key, value)| (key.trim(), value.trim())).find(|(key, _)| key.eq_ignore_ascii_case(name))
     };
-    let json = |names: &[&str]| {
+    let json = |wanted: &dyn Fn(&str) -> bool| {
         let mut out = String::new();
-        for (key, value) in names.iter().filter_map(|name| value(name)) {
-            out.push(if out.is_empty() { '{' } else { ',' });
-            quote(key, &mut out);
-            out.push_str(":[");
-            quote(value, &mut out);
-            out.push(']');
+        for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
+            let key = canonical(key.trim());
+            if wanted(&key) {
+                out.push(if out.is_empty() { '{' } else { ',' });
+                quote(&key, &mut out);
+                out.push_str(":[");
+                quote(value.trim(), &mut out);
+                out.push(']');
+            }
         }
         out.push('}');
         out
     };
-    const B3: [&str; 5] = ["X-B3-TraceId", "X-B3-SpanId", "X-B3-ParentSpanId", "X-B3-Sampled", "X-B3-Flags"];
+    const B3: [&str; 4] = ["X-B3-Traceid", "X-B3-Spanid", "X-B3-Parentspanid", "X-B3-Sampled"];
+    let of_b3 = |key: &str| B3.contains(&key);
     if let Some((_, id)) = value("Uber-Trace-Id") {
         let flags = id.split(':').nth(3).filter(|_| id.split(':').count() == 4)?;
         let flags = u8::from_str_radix(flags, 16).ok()?;
-        return (flags & 1 == 1).then(|| json(&["Uber-Trace-Id", "Uberctx-X"]));
+        return (flags & 1 == 1).then(|| json(&|key| key == "Uber-Trace-Id" || key.starts_with("Uberctx-")));
     }
     match value("X-B3-Sampled") {
-        Some((_, "1")) => return Some(json(&B3)),
+        Some((_, "1")) => return Some(json(&of_b3)),
         Some((_, "0")) => return None,
         _ => {}
     }
     if value("X-B3-TraceId").is_some() {
-        return Some(json(&B3));
+        return Some(json(&of_b3));
     }
     if let Some((_, b3)) = value("B3") {
         let parts: Vec<&str> = b3.split('-').collect();
         let denied = parts.get(2) == Some(&"0") || parts == ["0"];
-        return (!denied).then(|| json(&["B3"]));
+        return (!denied).then(|| json(&|key| key == "B3"));
     }
     let (_, context) = value("Traceparent")?;
     let flags = context.split('-').nth(3).filter(|flags| flags.len() == 2)?;
     let flags = u8::from_str_radix(flags, 16).ok()?;
-    (flags & 1 == 1).then(|| json(&["Traceparent", "Tracestate"]))
+    (flags & 1 == 1).then(|| json(&|key| key == "Traceparent" || key == "Tracestate"))
+}
+
+/// A header's name as Go writes it: `X-B3-Traceid`.
+fn canonical(name: &str) -> String {
+    let mut begins = true;
+    let letters = name.chars().map(|letter| {
+        let upper = std::mem::replace(&mut begins, letter == '-');
+        if upper { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() }
+    });
+    letters.collect()
 }
 
 #[cfg(test)]
@@ -228,7 +242,8 @@ mod tests {
         let asked = |lines: &str| asked_for(format!("NATS/1.0\r\n{lines}\r\n\r\n").as_bytes());
         assert_eq!(asked("X-B3-Sampled: 1").as_deref(), Some(r#"{"X-B3-Sampled":["1"]}"#));
         assert_eq!(asked("X-B3-Sampled: 0\r\nX-B3-TraceId: a"), None);
-        assert!(asked("X-B3-TraceId: 80f1").is_some());
+        let both = asked("X-B3-TraceId: 80f1\r\nOther: x\r\nx-b3-spanid: e4");
+        assert_eq!(both.as_deref(), Some(r#"{"X-B3-Traceid":["80f1"],"X-B3-Spanid":["e4"]}"#));
         assert!(asked("B3: 80f1-e457-1-05e3").is_some());
         assert_eq!(asked("B3: 80f1-e457-0-05e3"), None);
         assert_eq!(asked("B3: 0"), None);
