@@ -136,6 +136,8 @@ pub struct Identity {
 pub struct UserToken {
     /// The token.
     pub jwt: String,
+    /// Whoever holds the token is let in: it must not be shown.
+    pub is_bearer: bool,
     /// The user's key.
     pub public_key: String,
     /// Key that signed it (`issuer_key`).

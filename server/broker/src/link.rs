@@ -91,6 +91,8 @@ pub struct About {
     pub solicited: bool,
     /// Transport security as /connz shows it, empty without TLS: version and cipher suite.
     pub tls: (String, String),
+    /// Who the user is, where that says more than its name: permissions, a token, an end.
+    pub identity: Option<Arc<accounts::Identity>>,
 }
 
 /// Counters of what came in; written by the owner only.

@@ -580,6 +580,10 @@ impl Client {
         {
             self.link.track_replies(responses);
         }
+        let says_more = identity.permissions.is_some()
+            || identity.token.is_some()
+            || identity.expires_unix_nanos.is_some();
+        self.link.about.lock().identity = says_more.then(|| Arc::new(identity.clone()));
         (self.permissions, self.limits) = (identity.permissions, identity.limits);
         self.expires_nanos = identity.expires_unix_nanos.unwrap_or(0);
         self.account_expires_nanos = identity.account_expires_unix_nanos.unwrap_or(0);

@@ -467,6 +467,13 @@ impl Worker {
         self.router.push_protocol(link, &line);
     }
 
+    /// Tells one client why it must go and ends its connection; `None` when it is gone already.
+    pub fn dismiss(&mut self, link: &Arc<Link>, text: &str, reason: CloseReason) -> Option<Progress> {
+        self.entry(link.token).filter(|entry| entry.link.id == link.id)?;
+        self.router.deliver_protocol(link, format!("-ERR '{text}'\r\n").as_bytes());
+        Some(self.close(link.token, reason))
+    }
+
     /// Slots of all connections of a kind.
     pub fn tokens(&self, kind: LinkKind) -> Vec<u32> {
         let of_kind = self.entries.iter().flatten().filter(|entry| entry.link.kind == kind);

@@ -19,6 +19,7 @@ mod shared;
 mod sharing;
 mod snapshot;
 mod socket;
+mod surplus;
 mod system;
 pub mod tls;
 mod worker_thread;

@@ -12,6 +12,7 @@ use crate::internal_thread;
 use crate::resolver::{self, Resolver};
 use crate::routes;
 use crate::shared::{BoundPorts, Shared};
+use crate::surplus;
 use crate::tls;
 use crate::worker_thread::{Stop, WorkerThread, now_nanos, prepare, wall_nanos};
 use broker::Broker;
@@ -110,6 +111,7 @@ impl Reloader {
         shared.change_table(|_| Some((table, Recheck::All)));
         set_info(&shared, &settings);
         certificates::close_unpinned(&shared);
+        surplus::close(&shared);
         shared.set_system(&monitor::Source::system_account(&*shared), seed());
         let _ = self.orders.send(Order::Reconfigured);
         Ok(())
@@ -453,6 +455,9 @@ fn set_info(shared: &Shared, settings: &Settings) {
         info.tls_verify = tls.is_some_and(|tls| tls.verify);
         info.api_lvl = API_LEVEL;
         info.xkey = shared.asker.xkey();
+        if shared.ports().cluster.is_none() {
+            info.cluster = settings.cluster.name.clone().unwrap_or_default();
+        }
     });
 }
 

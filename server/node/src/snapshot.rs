@@ -23,7 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-fn timestamp(nanos: u64) -> Timestamp {
+mod sharing;
+
+pub use sharing::permissions;
+
+pub(crate) fn timestamp(nanos: u64) -> Timestamp {
     Timestamp::from_unix_nanos(nanos as i64)
 }
 
@@ -41,6 +45,8 @@ pub fn connection(link: &Link) -> Connection {
         cipher_suite: about.tls.1,
         ..TlsState::default()
     });
+    let identity = about.identity.clone();
+    let token = identity.as_ref().and_then(|identity| identity.token.as_deref());
     Connection {
         cid: link.id,
         kind: Kind::Client,
@@ -59,6 +65,9 @@ pub fn connection(link: &Link) -> Connection {
         tls,
         user: about.user,
         account: about.account,
+        jwt: token.filter(|token| !token.is_bearer).map(|token| token.jwt.clone()).unwrap_or_default(),
+        issuer_key: token.map(|token| token.signing_key.clone()).unwrap_or_default(),
+        tags: token.map(|token| token.tags.clone()).unwrap_or_default(),
         ..Connection::default()
     }
 }
@@ -447,7 +456,7 @@ impl Source for Shared {
             client_connections: account.connections.load(Relaxed) as usize,
             subscriptions: account.read(|interest| interest.len() as u64),
             index: index_statistics(&account),
-            ..AccountInfo::default()
+            ..self.account_rules(name)
         })
     }
 

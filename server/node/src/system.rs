@@ -7,6 +7,7 @@
 mod events;
 mod peers;
 mod subscribers;
+mod user;
 
 use crate::shared::Shared;
 use crate::worker_thread::{InformOne, now_nanos};
@@ -169,8 +170,7 @@ impl System {
             Action::Connections(account) => self.answer_connections(shared, account, received),
             Action::SubscriptionCount => self.answer_subscription_count(shared, received),
             Action::Subscribers => self.answer_subscribers(shared, received),
-            // arrives by the import that shares who asks; see `Action::UserInfo`
-            Action::UserInfo(_) => {}
+            Action::UserInfo(_) => self.answer_user(shared, received),
         }
     }
 

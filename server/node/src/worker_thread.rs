@@ -54,6 +54,9 @@ pub struct InformOne(pub Arc<Link>, pub Arc<Info>);
 /// The configuration changed.
 pub struct Reconfigure(pub Arc<Settings>, pub Recheck);
 
+/// One client is to be told why it must go (`-ERR 'text'`), and closed.
+pub struct CloseOne(pub Arc<Link>, pub &'static str, pub CloseReason);
+
 /// Clients are to be closed, up to so many: lame duck mode and shutdown.
 pub struct CloseClients(pub usize, pub CloseReason);
 
@@ -320,6 +323,10 @@ impl WorkerThread {
         } else if let Some(Reconfigure(settings, recheck)) = what.downcast_ref() {
             for (token, reason) in self.worker.reconfigure(settings.clone(), recheck, now_nanos()) {
                 self.apply(token, Progress::Closed(reason));
+            }
+        } else if let Some(CloseOne(link, text, reason)) = what.downcast_ref() {
+            if let Some(progress) = self.worker.dismiss(link, text, *reason) {
+                self.apply(link.token, progress);
             }
         } else if let Some(CloseClients(count, reason)) = what.downcast_ref() {
             for token in self.worker.tokens(LinkKind::Client).into_iter().take(*count) {

@@ -237,3 +237,37 @@ fn the_connections_of_an_account_are_limited_over_the_cluster() {
     third.connect(json!({"user": "ann", "pass": "a", "protocol": 1}));
     assert!(third.until_closed().contains("-ERR 'maximum account active connections exceeded'"));
 }
+
+#[test]
+fn a_user_asks_who_it_is_and_what_its_account_has() {
+    let text = ACCOUNTS.replace(
+        "{ user: \"ann\",",
+        "{ user: \"bob\", password: \"b\" }, { user: \"ann\", permissions: { publish: { deny: \"x\" } },",
+    );
+    let server = start(&text);
+    let mut ann = login(&server, "ann", "a");
+    let me = ask(&mut ann, "$SYS.REQ.USER.INFO", "");
+    assert_eq!((&me["data"]["user"], &me["data"]["account"]), (&json!("ann"), &json!("A")));
+    assert_eq!(me["data"]["permissions"]["publish"]["deny"], json!(["x"]));
+    let mut bob = login(&server, "bob", "b");
+    assert_eq!(ask(&mut bob, "$SYS.REQ.USER.INFO", "")["data"].get("permissions"), None);
+    let _system = login(&server, "sys", "s");
+    // its own account's connections only
+    assert_eq!(ask(&mut ann, "$SYS.REQ.SERVER.PING.CONNZ", r#"{"acc":"SYS"}"#)["data"]["num_connections"], 2);
+    assert_eq!(ask(&mut ann, "$SYS.REQ.ACCOUNT.PING.STATZ", "")["data"]["account_statz"][0]["acc"], "A");
+}
+
+#[test]
+fn a_limit_that_comes_down_closes_the_newest_connections() {
+    let server = start(ACCOUNTS);
+    let mut first = login(&server, "ann", "a");
+    let mut second = login(&server, "ann", "a");
+    let limited = ACCOUNTS.replace("A: {", "A: { limits: { max_connections: 1 },");
+    server.reload(support::settings(&limited)).unwrap();
+    assert!(second.until_closed().contains("-ERR 'maximum account active connections exceeded'"));
+    let mut third = login(&server, "sys", "s");
+    server.reload(support::settings(&format!("{ACCOUNTS}\nmax_connections: 1"))).unwrap();
+    let answer = third.until_closed();
+    assert!(answer.contains("-ERR 'maximum connections exceeded'"), "{answer:?}");
+    first.sync();
+}

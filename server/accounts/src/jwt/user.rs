@@ -214,6 +214,7 @@ pub(crate) fn identity(
         by_callout: false,
         token: Some(Box::new(UserToken {
             jwt: text.into(),
+            is_bearer: template.bearer_token,
             public_key: claims.subject,
             signing_key: claims.issuer,
             name: claims.name,

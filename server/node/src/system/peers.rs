@@ -2,7 +2,7 @@
 
 use super::System;
 use crate::shared::Shared;
-use broker::{CloseReason, LinkKind};
+use crate::surplus;
 use engine::Received;
 use monitor::events::{PeerAccountConnections, PeerStatistics, ServerInfo};
 use parking_lot::Mutex;
@@ -135,24 +135,7 @@ impl System {
 fn set_remote(shared: &Shared, name: &str, connections: u32) {
     let Some(account) = shared.broker.find_account(name) else { return };
     account.remote_connections.store(connections, Relaxed);
-    let table = shared.table.read().clone();
-    let limits = table.find(name).and_then(|id| table.account(id)).map(|account| account.limits);
-    let Some(max) = limits.and_then(|limits| limits.connections_max) else { return };
-    let over = (account.connections.load(Relaxed) + connections).saturating_sub(max) as usize;
-    if over == 0 {
-        return;
-    }
-    let links = shared.broker.links().into_iter();
-    let mut here: Vec<_> =
-        links.filter(|link| link.kind == LinkKind::Client && link.about.lock().account == name).collect();
-    here.sort_by_key(|link| std::cmp::Reverse(link.id));
-    for link in here.into_iter().take(over) {
-        let text = b"-ERR 'maximum account active connections exceeded'\r\n";
-        if link.output.push(text) {
-            link.output.flush(&*link.transport);
-        }
-        link.close(CloseReason::MaxAccountConnectionsExceeded);
-    }
+    surplus::close_of_account(shared, name);
 }
 
 #[cfg(test)]

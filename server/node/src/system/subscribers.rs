@@ -1,5 +1,6 @@
 //! How many subscriptions a subject reaches, here and in the whole cluster.
 
+use super::user::Asking;
 use super::{System, later};
 use crate::shared::Shared;
 use data_encoding::BASE64;
@@ -45,7 +46,11 @@ impl System {
         let mut words = text.split_ascii_whitespace();
         let subject = words.next().unwrap_or_default();
         let queue = words.next();
-        let account = asking_account(received).unwrap_or_else(|| self.account().to_owned());
+        let account = match Asking::of(received) {
+            Some(asking) if !asking.svc.is_empty() => asking.svc,
+            Some(asking) if !asking.acc.is_empty() => asking.acc,
+            _ => self.account().to_owned(),
+        };
         let here = Self::count_subscriptions(shared, &account, subject, queue.map(str::as_bytes));
         let missing = shared.remotes();
         if missing == 0 || subject.is_empty() {
@@ -92,20 +97,4 @@ impl System {
             self.client.publish(&count.reply, "", &[], count.sum.to_string().as_bytes());
         }
     }
-}
-
-/// The account of whoever asked through an import that shares it (`Nats-Request-Info`).
-fn asking_account(received: &Received<'_>) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Asking {
-        #[serde(default)]
-        svc: String,
-        #[serde(default)]
-        acc: String,
-    }
-    let headers = std::str::from_utf8(received.headers).ok()?;
-    let line = headers.lines().find_map(|line| line.strip_prefix("Nats-Request-Info:"))?;
-    let asking: Asking = serde_json::from_str(line.trim()).ok()?;
-    let account = if asking.svc.is_empty() { asking.acc } else { asking.svc };
-    (!account.is_empty()).then_some(account)
 }
