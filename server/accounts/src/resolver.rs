@@ -270,12 +270,9 @@ impl Directory {
             Ok(claims) => claims,
             Err(error) => return failure("n/a", FAILED, &error.to_string()),
         };
-        if let Err(reason) = check::account(&claims).and_then(|()| check_mappings(&claims)) {
-            return failure(
-                &claims.subject,
-                "jwt validation failed",
-                &format!("validation errors: {reason}"),
-            );
+        let checked = check::account(&claims).map_err(|reason| format!("validation errors: [{reason}]"));
+        if let Err(reason) = checked.and_then(|()| check_mappings(&claims)) {
+            return failure(&claims.subject, "jwt validation failed", &reason);
         }
         if key.is_some_and(|key| key != claims.subject) {
             return failure(key.unwrap_or_default(), FAILED, "subject does not match jwt content");
