@@ -273,30 +273,6 @@ fn admitted<'a, E>(
         .find_map(|(_, access)| access.admits(importer, subject, false))
 }
 
-impl StreamExport {
-    /// Importers need an activation token.
-    pub fn is_token_required(&self) -> bool {
-        self.access.token_required
-    }
-
-    /// The accounts that may import it; none for all.
-    pub fn approved(&self) -> impl Iterator<Item = &str> {
-        self.access.approved.iter().map(String::as_str)
-    }
-}
-
-impl ServiceExport {
-    /// Importers need an activation token.
-    pub fn is_token_required(&self) -> bool {
-        self.access.token_required
-    }
-
-    /// The accounts that may import it; none for all.
-    pub fn approved(&self) -> impl Iterator<Item = &str> {
-        self.access.approved.iter().map(String::as_str)
-    }
-}
-
 impl Exports {
     /// Adds a stream; one with the same subject is extended.
     pub(crate) fn add_stream(&mut self, source: &StreamExportSource) -> Result<(), ExchangeError> {

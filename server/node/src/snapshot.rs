@@ -23,10 +23,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-mod sharing;
-
-pub use sharing::permissions;
-
 pub(crate) fn timestamp(nanos: u64) -> Timestamp {
     Timestamp::from_unix_nanos(nanos as i64)
 }
@@ -456,7 +452,7 @@ impl Source for Shared {
             client_connections: account.connections.load(Relaxed) as usize,
             subscriptions: account.read(|interest| interest.len() as u64),
             index: index_statistics(&account),
-            ..self.account_rules(name)
+            ..AccountInfo::default()
         })
     }
 

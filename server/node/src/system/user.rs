@@ -4,9 +4,9 @@
 
 use super::System;
 use crate::shared::Shared;
-use crate::snapshot;
 use engine::Received;
-use monitor::request::{ApiError, Envelope, UserInfo};
+use monitor::request::{ApiError, Envelope, Permissions, ResponsePermission, UserInfo};
+use monitor::routez::SubjectPermission;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -59,8 +59,31 @@ impl System {
                 .and_then(|identity| identity.token.as_ref())
                 .map(|token| token.name.clone())
                 .unwrap_or_default(),
-            permissions: permissions.map(snapshot::permissions),
+            permissions: permissions.map(told),
             expires: Duration::from_nanos(expires_nanos.map_or(0, |nanos| nanos.saturating_sub(now_nanos))),
         }
     }
+}
+
+/// A user's permissions as it is told them.
+fn told(permissions: &accounts::Permissions) -> Permissions {
+    let source = permissions.source();
+    let lists = |lists: &Option<accounts::SubjectsSource>| {
+        let lists = lists.clone().unwrap_or_default();
+        // there even when empty, as nats-server writes it
+        Some(SubjectPermission { allow: lists.allow.unwrap_or_default(), deny: lists.deny })
+    };
+    Permissions {
+        publish: lists(&source.publish),
+        subscribe: lists(&source.subscribe),
+        responses: permissions.responses().map(|responses| ResponsePermission {
+            max: bound(responses.messages_max),
+            ttl: bound(responses.expires_nanos),
+        }),
+    }
+}
+
+/// nats-server writes no bound as -1.
+fn bound(bound: Option<u64>) -> i64 {
+    bound.map_or(-1, |bound| i64::try_from(bound).unwrap_or(i64::MAX))
 }
