@@ -1,5 +1,6 @@
 #!/bin/sh
-# Counts the instructions of a worker's fixed work and compares them with instructions.txt, within 3 %.
+# Counts the instructions of a worker's fixed work and compares them with instructions.txt, within 3 % (15 % with
+# another compiler than the record's).
 # Wall time swings by half on a shared machine; these counts repeat to a fraction of a percent.
 #
 #   instructions.sh            compare; fails when a scenario needs more than the record says
@@ -41,7 +42,11 @@ if [ "${1:-}" = --record ]; then
 fi
 
 awk -v tolerance="$tolerance_percent" '
-    /^#/ { if (FNR == NR) recorded = $0; else if ($0 != recorded) print "note: recorded with " recorded ", now " $0; next }
+    /^#/ {
+        if (FNR == NR) recorded = $0
+        else if ($0 != recorded) { print "note: recorded with " recorded ", now " $0; tolerance *= 5 }
+        next
+    }
     FNR == NR { before[$1] = $2; next }
     !($1 in before) { printf "%-28s %8d  not in the record\n", $1, $2; failed = 1; next }
     {

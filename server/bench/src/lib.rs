@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod curve;
+pub mod document;
 pub mod exchange;
 pub mod frames;
 pub mod link;

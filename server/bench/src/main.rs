@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bench::curve::{Point, Quantity};
+use bench::document::Curve;
 use bench::plot::Line;
 use bench::report::Report;
 use bench::runner::{Contestant, Plan};
@@ -48,6 +49,9 @@ struct RunOptions {
     /// Draws the ratios to the first server
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Measures the curves too, and writes a page of results with its plots and data into this folder
+    #[arg(long, value_name = "FOLDER")]
+    docs: Option<PathBuf>,
 }
 
 #[derive(Args, Clone)]
@@ -220,10 +224,31 @@ fn measure(options: &RunOptions) -> anyhow::Result<()> {
     }
     say(&report.table())?;
     write_out(&report, options.markdown.as_ref(), options.svg.as_ref())?;
+    if let Some(folder) = &options.docs {
+        let mut curves = Vec::new();
+        for quantity in bench::document::QUANTITIES {
+            let points = curve_points(&options.servers, &contestants, quantity, usize::MAX)?;
+            curves.push(Curve { quantity: quantity.name().to_owned(), points });
+            // as it grows, for the same reason
+            bench::document::write(folder, &command_line(), &report, &curves)?;
+        }
+    }
     if report.failed() {
         bail!("some runs failed: their figures are not in the table");
     }
     Ok(())
+}
+
+/// How this program was called, without the folders of programs that differ from machine to machine.
+fn command_line() -> String {
+    let short = |argument: String| match argument.split_once('=') {
+        Some((name, path)) if path.starts_with('/') => {
+            format!("{name}={}", path.rsplit('/').next().unwrap_or(path))
+        }
+        _ => argument,
+    };
+    let arguments: Vec<String> = std::env::args().skip(1).map(short).collect();
+    format!("starling-bench {}", arguments.join(" "))
 }
 
 fn write_out(report: &Report, markdown: Option<&PathBuf>, svg: Option<&PathBuf>) -> anyhow::Result<()> {
@@ -235,6 +260,39 @@ fn write_out(report: &Report, markdown: Option<&PathBuf>, svg: Option<&PathBuf>)
         std::fs::write(path, drawn).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
+}
+
+/// The points of each server, told as they come.
+fn curve_points(
+    options: &ServerOptions,
+    contestants: &[Contestant],
+    quantity: Quantity,
+    largest: usize,
+) -> anyhow::Result<Vec<Vec<Point>>> {
+    let carried = std::cell::RefCell::default();
+    let timing = timing(options.seconds.unwrap_or(1.0));
+    let mut points: Vec<Vec<Point>> = vec![Vec::new(); contestants.len()];
+    for value in quantity.values(largest) {
+        for (contestant, points) in contestants.iter().zip(&mut points) {
+            let bench = Bench {
+                target: &contestant.target,
+                timing,
+                logs: options.logs.as_deref(),
+                carried: &carried,
+                notes: std::cell::RefCell::default(),
+            };
+            let point = bench::curve::measure(&bench, quantity, value).unwrap_or_else(|error| Point {
+                value,
+                rate: 0.0,
+                cpu_nanoseconds: 0.0,
+                resident_peak_bytes: 0,
+                failure: Some(error.to_string()),
+            });
+            say(&(bench::curve::line(&contestant.name, quantity, &point) + "\n"))?;
+            points.push(point);
+        }
+    }
+    Ok(points)
 }
 
 fn curve(
@@ -251,33 +309,8 @@ fn curve(
         CurveKind::Payload => Quantity::Payload,
     };
     let contestants = contestants(options)?;
-    let carried = std::cell::RefCell::default();
-    let timing = timing(options.seconds.unwrap_or(1.0));
-    let mut points: Vec<Vec<Point>> = vec![Vec::new(); contestants.len()];
-    let mut failed = false;
-    for value in quantity.values(largest) {
-        for (contestant, points) in contestants.iter().zip(&mut points) {
-            let bench = Bench {
-                target: &contestant.target,
-                timing,
-                logs: options.logs.as_deref(),
-                carried: &carried,
-                notes: std::cell::RefCell::default(),
-            };
-            let point = bench::curve::measure(&bench, quantity, value).unwrap_or_else(|error| {
-                failed = true;
-                Point {
-                    value,
-                    rate: 0.0,
-                    cpu_nanoseconds: 0.0,
-                    resident_peak_bytes: 0,
-                    failure: Some(error.to_string()),
-                }
-            });
-            say(&(bench::curve::line(&contestant.name, quantity, &point) + "\n"))?;
-            points.push(point);
-        }
-    }
+    let points = curve_points(options, &contestants, quantity, largest)?;
+    let failed = points.iter().flatten().any(|point| point.failure.is_some());
     let named = || contestants.iter().map(|c| c.name.as_str()).zip(&points);
     if let Some(path) = json {
         let all: std::collections::BTreeMap<&str, &Vec<Point>> = named().collect();

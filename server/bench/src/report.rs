@@ -261,6 +261,41 @@ impl Report {
         text
     }
 
+    /// Every goal with its verdict, as Markdown: the missed ones first.
+    #[must_use]
+    pub fn goals(&self) -> String {
+        let mut text = String::new();
+        for (index, server) in self.servers.iter().enumerate().skip(1) {
+            let judged =
+                self.scenarios.iter().flat_map(|s| s.verdicts(index).into_iter().map(move |v| (s, v)));
+            let (reached, missed): (Vec<_>, Vec<_>) = judged.partition(|(_, verdict)| verdict.reached);
+            let all = reached.len() + missed.len();
+            let _ = writeln!(text, "{}: {} of {all} goals reached.\n", server.name, reached.len());
+            text.push_str(
+                "| scenario | figure | goal | measured (spread) | |\n| --- | --- | --- | --- | --- |\n",
+            );
+            for (scenario, verdict) in missed.iter().chain(&reached) {
+                let times = times(&verdict.goal);
+                let show = |value: f64| match times {
+                    "" => verdict.goal.metric.show(value),
+                    _ => short(value) + times,
+                };
+                let [middle, lowest, highest] =
+                    [verdict.measured.middle, verdict.measured.lowest, verdict.measured.highest].map(show);
+                let _ = writeln!(
+                    text,
+                    "| {} | {} | {} | {middle} ({lowest}..{highest}) | {}{} |",
+                    scenario.title,
+                    verdict.goal.metric.label(),
+                    goal_text(&verdict.goal),
+                    if verdict.reached { "reached" } else { "**missed**" },
+                    if scenario.disturbed() { ", disturbed" } else { "" }
+                );
+            }
+        }
+        text
+    }
+
     fn markdown_rows(&self, text: &mut String, scenario: &ScenarioResult, server: usize) {
         if let Some(why) = scenario.skipped.as_deref().or(scenario.failure(server)) {
             let _ = writeln!(text, "| {} | | | {why} | | | FAILED |", scenario.title);

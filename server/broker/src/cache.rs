@@ -11,7 +11,9 @@ const SUBJECT_BYTES_MAX: usize = 36;
 /// Sweeps after which every slot was looked at.
 pub(crate) const SWEEP_PARTS: usize = 16;
 const SLOTS_MIN: usize = 256;
-const SLOTS_MAX: usize = 1 << 19;
+/// A megabyte of slots.
+const FAR_SLOTS: usize = 1 << 14;
+const SLOTS_MAX: usize = 1 << 18;
 
 #[repr(align(64))]
 struct Slot {
@@ -98,6 +100,19 @@ impl PlanCache {
         } else {
             None
         }
+    }
+
+    /// Whether the table is too large for the processor's caches: then [`expect`](Self::expect) pays.
+    #[inline]
+    pub fn is_far(&self) -> bool {
+        self.slots.len() >= FAR_SLOTS
+    }
+
+    /// A plan will be looked for soon: its slot is asked for from memory meanwhile. The safe way to prefetch: a load
+    /// that nothing waits for.
+    #[inline]
+    pub fn expect(&self, hash: u64, scope: u32) {
+        std::hint::black_box(self.slots[place(hash, scope) & (self.slots.len() - 1)].hash);
     }
 
     /// Keeps a plan that was made when the stamp had that generation, if the subject is short enough.

@@ -43,6 +43,12 @@ impl Progress {
         (self.delivered.load(SeqCst), self.max.load(SeqCst))
     }
 
+    /// Whether it has a maximum by now.
+    #[inline]
+    pub fn is_limited(&self) -> bool {
+        self.max.load(Relaxed) > 0
+    }
+
     /// Whether the maximum was reached: no message comes any more.
     pub fn is_spent(&self) -> bool {
         let max = self.max.load(SeqCst);

@@ -86,6 +86,9 @@ struct Op {
     target: u32,
     /// For a route: the names of the groups it is to serve, in `names`.
     names: (u32, u32),
+    /// The delivery was taken from the subscription. Those of queue members without a maximum are taken together
+    /// once the batch is staged: two workers that draw the same members would else fight for each message.
+    is_granted: bool,
 }
 
 /// A worker's delivery state.
@@ -102,6 +105,8 @@ pub struct Router {
     names: Vec<u8>,
     stage: Vec<Vec<Op>>,
     touched: Vec<Touched>,
+    /// Some of what is staged is not granted yet.
+    has_ungranted: bool,
     scratch: Scratch,
     filters: Vec<FilterId>,
     numbers: Vec<u32>,
@@ -149,6 +154,7 @@ impl Router {
             names: Vec::new(),
             stage: Vec::new(),
             touched: Vec::new(),
+            has_ungranted: false,
             scratch: Scratch::new(),
             filters: Vec::new(),
             numbers: Vec::new(),
@@ -215,6 +221,18 @@ impl Router {
         }
         self.push_planned(publish, plan, None);
         Verdict::Delivered
+    }
+
+    /// Whether plans are many: then tell of subjects ahead with [`look_ahead`](Self::look_ahead).
+    #[inline]
+    pub fn is_spread(&self) -> bool {
+        self.cache.is_far()
+    }
+
+    /// The next message has this subject: its plan comes from memory while the one before is handled.
+    #[inline]
+    pub fn look_ahead(&self, scope: ScopeId, subject: &[u8]) {
+        self.cache.expect(self.scopes[scope.0 as usize].account.hash(subject), scope.0);
     }
 
     /// Stages a further message on the subject of the one staged last.

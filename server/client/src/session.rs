@@ -215,6 +215,9 @@ impl Client {
             if publish.reply_len > 0 && is_reserved_reply(&read[publish.reply_range()]) {
                 break;
             }
+            if context.router.is_spread() {
+                look_ahead(scope, read, publish.end as usize, end, context);
+            }
             let verdict = context.router.publish(scope, read, &publish);
             match verdict {
                 Verdict::Delivered => {}
@@ -670,6 +673,14 @@ impl Client {
         self.account.unsubscribe(&self.link, numbers, router.dirty());
         self.account.connections.fetch_sub(1, Relaxed);
         self.publish_counters(self.link.active_nanos.load(Relaxed));
+    }
+}
+
+/// Lets the plan of the next message come from memory.
+#[inline(never)]
+fn look_ahead(scope: ScopeId, read: &[u8], at: usize, end: usize, context: &Context<'_>) {
+    if let Some(next) = parse_publish(read, at, end, &context.policy.limits) {
+        context.router.look_ahead(scope, &read[next.subject_range()]);
     }
 }
 

@@ -91,9 +91,9 @@ impl Router {
             match message.queues {
                 None => {
                     for place in 0..plan.groups.len() {
-                        match self.draw(&plan, place, from) {
-                            Some(Draw::Local(target)) => {
-                                self.stage_granted(&plan, number as u32, message.plan, target);
+                        match self.draw(&plan, place, from, false) {
+                            Some(Draw::Local(target, is_granted)) => {
+                                self.stage_local(&plan, number as u32, message.plan, target, is_granted);
                             }
                             Some(Draw::Route(route)) => drawn.push((route, place)),
                             None => {}
@@ -105,9 +105,9 @@ impl Router {
                         let (from_byte, to_byte) = self.named[named as usize];
                         let name = &read[from_byte as usize..to_byte as usize];
                         let Some(place) = plan.groups.iter().position(|g| *g.name == *name) else { continue };
-                        match self.draw(&plan, place, from) {
-                            Some(Draw::Local(target)) => {
-                                self.stage_granted(&plan, number as u32, message.plan, target);
+                        match self.draw(&plan, place, from, false) {
+                            Some(Draw::Local(target, is_granted)) => {
+                                self.stage_local(&plan, number as u32, message.plan, target, is_granted);
                             }
                             Some(Draw::Route(route)) => drawn.push((route, place)),
                             None => {}
@@ -128,7 +128,7 @@ impl Router {
             }
             let end = self.names.len() as u32;
             if route.plain || end > start {
-                let op = Op { message, target: place as u32, names: (start, end) };
+                let op = Op { message, target: place as u32, names: (start, end), is_granted: true };
                 self.stage(route.link.index, op, plan_place, true);
             }
         }
@@ -137,13 +137,14 @@ impl Router {
     fn stage_target(&mut self, plan: &Plan, message: u32, plan_place: u32, target: u32, from: &Arc<Link>) {
         let to = &plan.targets[target as usize];
         if !(Arc::ptr_eq(&to.link, from) && from.has(FLAG_NO_ECHO)) && grant(to) {
-            self.stage_granted(plan, message, plan_place, target);
+            self.stage_local(plan, message, plan_place, target, true);
         }
     }
 
-    fn stage_granted(&mut self, plan: &Plan, message: u32, plan_place: u32, target: u32) {
+    fn stage_local(&mut self, plan: &Plan, message: u32, plan_place: u32, target: u32, is_granted: bool) {
         let index = plan.targets[target as usize].link.index;
-        self.stage(index, Op { message, target, names: (0, 0) }, plan_place, false);
+        self.has_ungranted |= !is_granted;
+        self.stage(index, Op { message, target, names: (0, 0), is_granted }, plan_place, false);
     }
 
     #[inline]
@@ -161,7 +162,7 @@ impl Router {
     /// A member of a queue group, each as likely as any other: those behind a route count by their number
     /// (nats-server's queue weight). A message that came over a route stays here if any member here can take
     /// it; if all have left since it was sent, it goes on to another server's.
-    fn draw(&mut self, plan: &Plan, group: usize, from: &Arc<Link>) -> Option<Draw> {
+    fn draw(&mut self, plan: &Plan, group: usize, from: &Arc<Link>, must_grant: bool) -> Option<Draw> {
         let group = &plan.groups[group];
         let local = group.local.len() as u64;
         let routed = from.kind == LinkKind::Route;
@@ -173,16 +174,66 @@ impl Router {
         {
             return Some(Draw::Route(route));
         }
-        for step in 0..local {
-            let target = group.local[((ticket + step) % local) as usize];
-            let to = &plan.targets[target as usize];
+        let first = if ticket < local { ticket as usize } else { 0 };
+        for target in group.local[first..].iter().chain(&group.local[..first]) {
+            let to = &plan.targets[*target as usize];
             let own = Arc::ptr_eq(&to.link, from) && from.has(FLAG_NO_ECHO);
+            if own || to.link.close_reason().is_some() {
+                continue;
+            }
+            if !must_grant && !to.progress.is_limited() {
+                return Some(Draw::Local(*target, false));
+            }
             // a member at its maximum leaves the message to the others
-            if !own && to.link.close_reason().is_none() && grant(to) {
-                return Some(Draw::Local(target));
+            if grant(to) {
+                return Some(Draw::Local(*target, true));
             }
         }
         drawn_route(plan, group, 0, from).map(Draw::Route)
+    }
+
+    /// Takes the deliveries of the members drawn for this batch. Where a maximum was set since, what is beyond it
+    /// goes to another member here.
+    fn grant_drawn(&mut self, from: &Arc<Link>) {
+        self.has_ungranted = false;
+        for i in 0..self.touched.len() {
+            let Touched { index, route: false, .. } = self.touched[i] else { continue };
+            let mut ops = std::mem::take(&mut self.stage[index as usize]);
+            let mut at = 0;
+            while at < ops.len() {
+                let plan = self.messages[ops[at].message as usize].plan;
+                let same = |op: &Op| {
+                    !op.is_granted
+                        && op.target == ops[at].target
+                        && self.messages[op.message as usize].plan == plan
+                };
+                let run = ops[at..].iter().take_while(|op| same(op)).count();
+                if run == 0 {
+                    at += 1;
+                    continue;
+                }
+                let target = &self.plans[plan as usize].targets[ops[at].target as usize];
+                let granted = grant_many(target, run as u64) as usize;
+                for op in ops.drain(at + granted..at + run) {
+                    self.draw_again(op, plan, from);
+                }
+                at += granted;
+            }
+            // a member of the same link may have been drawn instead
+            ops.append(&mut self.stage[index as usize]);
+            self.stage[index as usize] = ops;
+        }
+    }
+
+    #[cold]
+    fn draw_again(&mut self, op: Op, plan_place: u32, from: &Arc<Link>) {
+        let plan = self.plans[plan_place as usize].clone();
+        let group = plan.groups.iter().position(|group| group.local.contains(&op.target));
+        if let Some(group) = group
+            && let Some(Draw::Local(target, _)) = self.draw(&plan, group, from, true)
+        {
+            self.stage_local(&plan, op.message, plan_place, target, true);
+        }
     }
 
     pub(super) fn below(&mut self, bound: u64) -> u64 {
@@ -197,9 +248,15 @@ impl Router {
     }
 
     pub(super) fn finish_staged(&mut self, from: &Arc<Link>, read: &[u8]) {
+        if self.has_ungranted {
+            self.grant_drawn(from);
+        }
         for i in 0..self.touched.len() {
             let touched = self.touched[i];
             let mut ops = std::mem::take(&mut self.stage[touched.index as usize]);
+            if ops.is_empty() {
+                continue;
+            }
             let plan = self.plans[touched.plan as usize].clone();
             self.scratch.begin();
             let link = if touched.route {
@@ -308,7 +365,8 @@ fn drawn_route(plan: &Plan, group: &Group, mut ticket: u32, from: &Link) -> Opti
 }
 
 enum Draw {
-    Local(u32),
+    /// A place in `targets`, and whether the delivery was taken.
+    Local(u32, bool),
     Route(u32),
 }
 
