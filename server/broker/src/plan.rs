@@ -91,6 +91,10 @@ pub(crate) enum Unusual {
     Services,
     /// It may answer a request of another account.
     Response,
+    /// It answers a request that another server measures.
+    Tracked,
+    /// Another server measured an answer to a request from here.
+    Measurement,
 }
 
 /// The compiled outcome for one subject, from one kind of origin.

@@ -5,15 +5,19 @@
 use crate::account::{Account, Dirty};
 use crate::link::{About, Link, LinkKind, LinkParts, Transport};
 use crate::mailbox::{Command, Mailbox};
+use crate::responses::{Tracked, token};
 use parking_lot::RwLock;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::{Arc, OnceLock};
 
 /// Name of the account of everybody who was given no other.
 pub const GLOBAL_ACCOUNT: &str = "$G";
 /// Name of the system account unless the configuration names another.
 pub const SYSTEM_ACCOUNT: &str = "$SYS";
+
+/// Where servers tell one another what they measured of services, behind it the server it is for.
+pub(crate) const MEASUREMENTS: &str = "$SYS.LATENCY.M2.";
 
 /// Everything that workers share.
 pub struct Broker {
@@ -24,6 +28,9 @@ pub struct Broker {
     /// Accounts that ever waited for an answer of another one's service.
     responders: RwLock<Vec<Arc<Account>>>,
     names: RwLock<Arc<ServerNames>>,
+    /// Where other servers send what they measure, once a service here is measured.
+    measurements: OnceLock<Box<str>>,
+    pub(crate) tracked: Tracked,
     next_id: AtomicU64,
     seed: u64,
     /// Bytes that may wait on one link before it is cut off as a slow consumer.
@@ -84,6 +91,8 @@ impl Broker {
             routes: RwLock::default(),
             responders: RwLock::default(),
             names: RwLock::default(),
+            measurements: OnceLock::new(),
+            tracked: Tracked::default(),
             next_id: AtomicU64::new(1),
             pending_bytes_max: AtomicUsize::new(64 << 20),
             slow_consumers: Default::default(),
@@ -98,6 +107,29 @@ impl Broker {
     /// Sets what services in other accounts are told of this server.
     pub fn set_names(&self, names: ServerNames) {
         *self.names.write() = Arc::new(names);
+    }
+
+    /// From now on other servers can tell what they measured of services for requests from here.
+    pub(crate) fn take_measurements(&self, dirty: &mut Dirty) {
+        let system = self.names().system_account.clone();
+        if system.is_empty() || self.measurements.get().is_some() {
+            return;
+        }
+        let token = token(subject::hash(self.seed, b"latency"), 8);
+        let filter = format!("{MEASUREMENTS}{token}");
+        if self.measurements.set(filter.as_str().into()).is_ok() {
+            self.account(&system).subscribe_server(filter.as_bytes(), dirty);
+        }
+    }
+
+    /// By which other servers name this one in measurements, once it takes any.
+    pub(crate) fn measurement_token(&self) -> Option<&str> {
+        self.measurements.get().and_then(|filter| filter.strip_prefix(MEASUREMENTS))
+    }
+
+    /// Whether a subject is where measurements for this server come.
+    pub(crate) fn is_measurement(&self, subject: &[u8]) -> bool {
+        self.measurements.get().is_some_and(|filter| filter.as_bytes() == subject)
     }
 
     /// From now on answers that `account` waits for are looked at by every [`crate::Router::sweep`].

@@ -6,6 +6,7 @@
 
 use crate::account::Account;
 use crate::link::Link;
+use crate::router::latency::Report;
 use accounts::exchange::ResponseType;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -15,6 +16,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 
 /// Reply subjects of servers begin with it.
 pub(crate) const PREFIX: &[u8] = b"_R_.";
+/// Requests of other servers whose measurement is waited for; beyond that the old ones are forgotten.
+const TRACKED_MAX: usize = 1 << 16;
+/// Forgotten then, if older.
+const TRACKED_NANOS: u64 = 120_000_000_000;
 /// Random characters of an account's prefix, and of a reply subject behind it.
 const RANDOM_LEN: usize = 6;
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -56,6 +61,67 @@ pub(crate) struct Measured {
     pub requestor: Arc<Link>,
     /// JSON of the headers that asked for it, empty when it was drawn.
     pub header: String,
+    /// What two servers found out, until it is put together.
+    pub merge: Mutex<Merge>,
+}
+
+/// The two halves of a measurement when requestor and service are on different servers.
+#[derive(Default)]
+pub(crate) struct Merge {
+    /// Of the requestor's server.
+    pub first: Option<Report>,
+    /// Of the service's server.
+    pub second: Option<Second>,
+}
+
+/// What the service's server measured.
+pub(crate) struct Second {
+    /// JSON.
+    pub responder: String,
+    pub round_trip_nanos: u64,
+    pub service_nanos: u64,
+}
+
+/// Whether a reply subject of a server asks whoever serves the request for a measurement: `_R_.….TOKEN.T`.
+#[inline]
+pub(crate) fn is_tracked(subject: &[u8]) -> bool {
+    subject.ends_with(b".T") && subject.starts_with(PREFIX)
+}
+
+/// Requests of other servers that came over routes and are measured here.
+#[derive(Default)]
+pub(crate) struct Tracked {
+    begun_nanos: Mutex<HashMap<Box<[u8]>, u64>>,
+}
+
+impl Tracked {
+    /// A request with such a reply subject came.
+    #[cold]
+    pub fn note(&self, reply: &[u8], now_nanos: u64) {
+        let mut begun = self.begun_nanos.lock();
+        if begun.len() >= TRACKED_MAX {
+            begun.retain(|_, at| now_nanos.saturating_sub(*at) < TRACKED_NANOS);
+            if begun.len() >= TRACKED_MAX {
+                begun.clear();
+            }
+        }
+        begun.insert(reply.into(), now_nanos);
+    }
+
+    /// Its first answer came: when the request did.
+    pub fn take(&self, reply: &[u8]) -> Option<u64> {
+        self.begun_nanos.lock().remove(reply)
+    }
+}
+
+/// Random characters from a number, as in reply subjects.
+pub(crate) fn token(mut number: u64, len: usize) -> String {
+    let mut digits = String::new();
+    for _ in 0..len {
+        digits.push(DIGITS[(number % 62) as usize] as char);
+        number /= 62;
+    }
+    digits
 }
 
 /// Why an answer is not waited for any more.
@@ -84,8 +150,11 @@ struct State {
     /// Their reply subjects by age; some are gone.
     order: VecDeque<Box<[u8]>>,
     looked_nanos: u64,
+    measuring_nanos: u64,
     /// Nothing takes too long before.
     next_nanos: u64,
+    /// Answered requests whose measurement by another server is still to come.
+    measuring: HashMap<Box<[u8]>, Arc<Pending>>,
     /// Measured requests that ended without an answer and nobody was told of yet.
     ended: Vec<(Arc<Pending>, End)>,
     /// As a requesting account: by subject of the answer, the reply subjects that stand for it and who owes it.
@@ -174,6 +243,21 @@ impl Responses {
         self.state.lock().pending.get(subject).cloned()
     }
 
+    /// The answer came, the measurement of the service's server did not yet.
+    pub fn await_measurement(&self, pending: &Arc<Pending>) {
+        let mut state = self.state.lock();
+        if state.measuring.len() < TRACKED_MAX {
+            state.measuring.insert(pending.subject.clone(), pending.clone());
+        }
+    }
+
+    /// The request that a measurement of another server is about.
+    pub fn measured(&self, subject: &[u8]) -> Option<Arc<Pending>> {
+        let mut state = self.state.lock();
+        let answered = state.measuring.remove(subject);
+        answered.or_else(|| state.pending.get(subject).cloned())
+    }
+
     /// An answer is not waited for any more. `end`: why, when none came.
     pub fn remove(&self, pending: &Arc<Pending>, end: Option<End>) {
         {
@@ -259,6 +343,12 @@ impl Responses {
                 for pending in &late {
                     state.note(pending, End::Timeout);
                 }
+            }
+            if !state.measuring.is_empty() && now_nanos >= state.measuring_nanos + TRACKED_NANOS / 4 {
+                state.measuring_nanos = now_nanos;
+                state.measuring.retain(|_, pending| {
+                    now_nanos.saturating_sub(pending.since_nanos.load(Relaxed)) < TRACKED_NANOS
+                });
             }
             std::mem::take(&mut state.ended)
         };

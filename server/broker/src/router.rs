@@ -7,7 +7,7 @@
 
 mod deliver;
 mod detour;
-mod latency;
+pub(crate) mod latency;
 mod miss;
 
 use crate::account::{Account, Dirty};
@@ -17,6 +17,7 @@ use crate::output::{BY_REFERENCE_BYTES, Rendering, Segment};
 use crate::plan::{Plan, Unusual};
 use crate::registry::Broker;
 use crate::render::Scratch;
+use crate::responses::is_tracked;
 use accounts::Permissions;
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -251,7 +252,10 @@ impl Router {
     ) -> Verdict {
         let plan = self.plan(scope, &read[publish.subject_range()]);
         let mut verdict = Verdict::Delivered;
-        if plan.unusual == Unusual::Response {
+        if publish.reply_len > 0 && is_tracked(&read[publish.reply_range()]) {
+            self.broker.tracked.note(&read[publish.reply_range()], self.now_nanos);
+        }
+        if matches!(plan.unusual, Unusual::Response | Unusual::Measurement) {
             self.detoured = Some((scope, plan.clone()));
             verdict = Verdict::Detour;
         }

@@ -247,6 +247,12 @@ impl Broker {
             let sharing = Arc::new(Sharing { rules: rules.clone(), exporters });
             self.account(&rules.name).set_sharing(Some(sharing), self, dirty);
         }
+        let measures = |rules: &Arc<accounts::Account>| {
+            rules.imports.services.iter().any(|import| import.latency.is_some())
+        };
+        if table.accounts().iter().any(measures) {
+            self.take_measurements(dirty);
+        }
         for account in self.accounts() {
             let rules = table.find(&account.name).and_then(|id| table.account(id));
             if !rules.is_some_and(|rules| shares(rules)) {

@@ -91,12 +91,13 @@ fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
 const ACCOUNTS: &str = "accounts {
     A { users: [{user: a, password: a}], exports: [
         {stream: \"s.>\"}, {service: \"one\"}, {service: \"many.*\", response: stream},
-        {service: \"slow\", threshold: \"200ms\", latency: {sampling: 100, subject: report}} ] }
+        {service: \"slow\", threshold: \"200ms\", latency: {sampling: 100, subject: report}},
+        {service: \"measured\", latency: report} ] }
     B { users: [{user: b, password: b}], imports: [
         {stream: {account: A, subject: \"s.>\"}, prefix: from.a},
         {service: {account: A, subject: one}, to: a.one, share: true},
         {service: {account: A, subject: \"many.*\"}},
-        {service: {account: A, subject: slow}} ] }
+        {service: {account: A, subject: slow}}, {service: {account: A, subject: measured}} ] }
     C { users: [{user: c, password: c}] } }";
 
 #[test]
@@ -194,9 +195,9 @@ fn a_service_that_takes_too_long_is_reported_and_no_longer_waited_for() {
     let (mut a, mut b) = (Peer::of(&server, "a"), Peer::of(&server, "b"));
     b.send("SUB inbox.* 9\r\n");
     b.sync();
-    a.send("SUB slow 1\r\nSUB report 2\r\n");
+    a.send("SUB slow 1\r\nSUB measured 3\r\nSUB report 2\r\n");
     a.sync();
-    b.request("slow", "inbox.1", "first");
+    b.request("measured", "inbox.1", "first");
     let reply = reply_of(&a.until("first\r\n"));
     a.publish(&reply, "in time");
     let report = a.until("}\r\n");
@@ -283,4 +284,22 @@ fn sharing_works_across_servers() {
     b.until("MSG inbox.q 2 1\r\n1\r\nMSG inbox.q 2 1\r\n2\r\n");
     a.publish("s.news", "n");
     b.until("MSG from.a.s.news 1 1\r\nn\r\n");
+    // both servers measure, and the report tells who answered
+    a.send("SUB measured 3\r\nSUB report 4\r\n");
+    a.sync();
+    let mut far = Peer::of(&two, "a");
+    eventually("interest arrives", || {
+        far.publish("report", "{}");
+        far.sync();
+        !a.sync().is_empty()
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    a.sync();
+    b.request("measured", "inbox.m", "measure me");
+    let request = a.until("measure me\r\n");
+    assert!(reply_of(&request).ends_with(".T"), "{request}");
+    a.publish(&reply_of(&request), "measured");
+    let report = a.until("}\r\n");
+    assert!(report.contains("\"requestor\":{\"acc\":\"B\""), "{report}");
+    assert!(report.contains("\"responder\":{") && report.contains("\"user\":\"a\""), "{report}");
 }

@@ -13,6 +13,7 @@ use crate::requester::{Detail, HEADER, with_header, write_client};
 use crate::responses::{End, Measured, Pending};
 use crate::sharing::{ServiceRoute, is_over};
 use accounts::exchange::ResponseType;
+use parking_lot::Mutex;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
@@ -131,7 +132,7 @@ impl Router {
                     verdict => verdict,
                 }
             }
-            Unusual::Services | Unusual::Response => {
+            Unusual::Services | Unusual::Response | Unusual::Tracked | Unusual::Measurement => {
                 if !plan.is_empty() {
                     self.push_planned(letter, plan.clone(), None);
                 }
@@ -184,11 +185,14 @@ impl Router {
         let published = || &letter.read[letter.publish.subject_range()];
         let subject = plan.subject.as_ref().map_or_else(published, Text::subject);
         let mut delivered = !plan.is_empty();
-        if plan.unusual == Unusual::Response {
-            delivered |= self.respond(&account, subject, from, letter, hops);
-        } else {
-            for route in &plan.services {
-                delivered |= self.request(&account, route, subject, from, letter, hops);
+        match plan.unusual {
+            Unusual::Response => delivered |= self.respond(&account, subject, from, letter, hops),
+            Unusual::Tracked => self.report_to_requestor(&account, subject, from),
+            Unusual::Measurement => self.merge_measurement(letter.payload(), from),
+            _ => {
+                for route in &plan.services {
+                    delivered |= self.request(&account, route, subject, from, letter, hops);
+                }
             }
         }
         delivered
@@ -213,7 +217,8 @@ impl Router {
         let sampled = import.latency.as_ref().and_then(|latency| {
             let header = self.sample(latency.sampling_percent, letter.header())?;
             let requestor = from.clone();
-            Some(Measured { results: latency.results.as_str().into(), requestor, header })
+            let results = latency.results.as_str().into();
+            Some(Measured { results, requestor, header, merge: Mutex::default() })
         });
         let mut reply = letter.reply();
         let mut pending = None;
@@ -333,7 +338,14 @@ impl Router {
     fn expect(&mut self, owner: &Arc<Account>, pending: Pending) -> Arc<Pending> {
         let mut random = || self.random_bits();
         let (prefix, is_new) = owner.responses.prefix_or_new(&mut random);
-        let subject = owner.responses.subject(&prefix, &mut random);
+        let mut subject = owner.responses.subject(&prefix, &mut random).into_vec();
+        if pending.measured.is_some()
+            && let Some(token) = self.broker.measurement_token()
+        {
+            // whoever serves it on another server sends its measurement there
+            subject.extend_from_slice(format!(".{token}.T").as_bytes());
+        }
+        let subject = subject.into();
         if is_new {
             let filter = [&*prefix, b">"].concat();
             owner.subscribe_server(&filter, &mut self.dirty);

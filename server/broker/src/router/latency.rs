@@ -5,8 +5,9 @@
 use super::Router;
 use crate::account::Account;
 use crate::link::{Link, LinkKind, LinkParts, Transport};
+use crate::registry::MEASUREMENTS;
 use crate::requester::{Detail, quote, rfc3339, write_client};
-use crate::responses::{End, Measured, Pending};
+use crate::responses::{End, Measured, Pending, Second};
 use std::fmt::Write;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -16,15 +17,26 @@ use std::sync::atomic::Ordering::Relaxed;
 const TYPE: &str = "io.nats.server.metric.v1.service_latency";
 
 /// A report, apart from what all have.
-struct Report<'a> {
+pub(crate) struct Report {
     status: u16,
-    description: &'a str,
+    description: &'static str,
+    /// JSON, as the next two.
     requestor: String,
     responder: String,
-    header: &'a str,
+    header: String,
     start_nanos: u64,
     service_nanos: u64,
+    system_nanos: u64,
     total_nanos: u64,
+}
+
+impl Report {
+    /// Puts in what the service's server measured.
+    fn merge(&mut self, second: Second) {
+        let measured = second.service_nanos + second.round_trip_nanos;
+        self.system_nanos = self.service_nanos.saturating_sub(measured);
+        (self.service_nanos, self.responder) = (second.service_nanos, second.responder);
+    }
 }
 
 impl Router {
@@ -52,9 +64,10 @@ impl Router {
             description: "Bad Request",
             requestor: self.client(link, share),
             responder: String::new(),
-            header: &measured.header,
+            header: measured.header.clone(),
             start_nanos: self.now_nanos.saturating_sub(link.rtt_nanos.load(Relaxed)),
             service_nanos: 0,
+            system_nanos: 0,
             total_nanos: 0,
         };
         self.report(account, &measured.results, &report, link);
@@ -64,7 +77,7 @@ impl Router {
     pub(super) fn report_latency(
         &mut self,
         account: &Arc<Account>,
-        pending: &Pending,
+        pending: &Arc<Pending>,
         responder: &Arc<Link>,
     ) {
         let Some(measured) = &pending.measured else { return };
@@ -75,17 +88,93 @@ impl Router {
         };
         let (asking, answering) = (round_trip(&measured.requestor), round_trip(responder));
         let taken = self.now_nanos.saturating_sub(since_nanos);
-        let report = Report {
+        let mut report = Report {
             status: 200,
             description: "",
             requestor: self.client(&measured.requestor, pending.share),
             responder: self.client(responder, true),
-            header: &measured.header,
+            header: measured.header.clone(),
             start_nanos: since_nanos.saturating_sub(asking),
             service_nanos: taken.saturating_sub(answering),
+            system_nanos: 0,
             total_nanos: asking + taken,
         };
+        if responder.kind == LinkKind::Route && self.broker.measurement_token().is_some() {
+            let mut merge = measured.merge.lock();
+            match merge.second.take() {
+                Some(second) => report.merge(second),
+                None => {
+                    merge.first = Some(report);
+                    drop(merge);
+                    account.responses.await_measurement(pending);
+                    return;
+                }
+            }
+        }
         self.report(account, &measured.results, &report, responder);
+    }
+
+    /// A request that another server measures was answered here: it is told how long that took.
+    pub(super) fn report_to_requestor(
+        &mut self,
+        account: &Arc<Account>,
+        reply: &[u8],
+        responder: &Arc<Link>,
+    ) {
+        let Some(begun_nanos) = self.broker.tracked.take(reply) else { return };
+        let system = self.broker.names().system_account.clone();
+        if system.is_empty() || responder.kind != LinkKind::Client {
+            return;
+        }
+        let round_trip = responder.rtt_nanos.load(Relaxed);
+        let service = self.now_nanos.saturating_sub(begun_nanos).saturating_sub(round_trip);
+        let reply = String::from_utf8_lossy(reply);
+        let Some(token) = reply.rsplit('.').nth(1) else { return };
+        let (mut name, mut id) = (String::new(), String::new());
+        quote(&account.name, &mut name);
+        quote(&reply, &mut id);
+        let text = format!(
+            "{{\"account\":{name},\"req_id\":{id},\"m2\":{{\"type\":\"\",\"id\":\"\",\
+             \"timestamp\":\"0001-01-01T00:00:00Z\",\"status\":200,\"responder\":{},\"start\":\"{}\",\
+             \"service\":{service},\"system\":0,\"total\":{}}}}}",
+            self.client(responder, true),
+            rfc3339(begun_nanos),
+            service + round_trip,
+        );
+        let subject = format!("{MEASUREMENTS}{token}");
+        let system = self.broker.account(&system);
+        self.announce(&system, subject.as_bytes(), text.as_bytes(), responder);
+    }
+
+    /// Another server tells how long a service took that answers a request from here.
+    pub(super) fn merge_measurement(&mut self, payload: &[u8], from: &Arc<Link>) {
+        let Ok(value) = serde_json::from_slice::<serde_json::Value>(payload) else { return };
+        let (account, request) = (value["account"].as_str(), value["req_id"].as_str());
+        let Some(account) = account.and_then(|name| self.broker.find_account(name)) else { return };
+        let Some(pending) = request.and_then(|request| account.responses.measured(request.as_bytes())) else {
+            return;
+        };
+        let Some(measured) = &pending.measured else { return };
+        let responder = &value["m2"]["responder"];
+        let second = Second {
+            responder: if responder.is_object() { responder.to_string() } else { String::new() },
+            round_trip_nanos: responder["rtt"].as_u64().unwrap_or(0),
+            service_nanos: value["m2"]["service"].as_u64().unwrap_or(0),
+        };
+        let report = {
+            let mut merge = measured.merge.lock();
+            match merge.first.take() {
+                Some(mut report) => {
+                    report.merge(second);
+                    report
+                }
+                None => {
+                    merge.second = Some(second);
+                    return;
+                }
+            }
+        };
+        self.report(&account, &measured.results, &report, from);
     }
 
     fn report_failure(&mut self, account: &Arc<Account>, pending: &Pending, end: End, from: &Arc<Link>) {
@@ -101,15 +190,16 @@ impl Router {
             description,
             requestor: self.client(&measured.requestor, pending.share),
             responder: String::new(),
-            header: &measured.header,
+            header: measured.header.clone(),
             start_nanos: pending.since_nanos.load(Relaxed).saturating_sub(asking),
             service_nanos: 0,
+            system_nanos: 0,
             total_nanos: 0,
         };
         self.report(account, &measured.results, &report, from);
     }
 
-    fn report(&mut self, account: &Arc<Account>, results: &str, report: &Report<'_>, from: &Arc<Link>) {
+    fn report(&mut self, account: &Arc<Account>, results: &str, report: &Report, from: &Arc<Link>) {
         let mut text = String::new();
         let id: String = (0..2).map(|_| format!("{:011X}", self.random_bits() >> 20)).collect();
         let time = rfc3339(self.now_nanos);
@@ -121,16 +211,20 @@ impl Router {
         if !report.description.is_empty() {
             let _ = write!(text, ",\"description\":\"{}\"", report.description);
         }
-        let parts =
-            [("requestor", &*report.requestor), ("responder", &*report.responder), ("header", report.header)];
+        let parts = [
+            ("requestor", &*report.requestor),
+            ("responder", &*report.responder),
+            ("header", &*report.header),
+        ];
         for (name, part) in parts.into_iter().filter(|(_, part)| !part.is_empty()) {
             let _ = write!(text, ",\"{name}\":{part}");
         }
         let _ = write!(
             text,
-            ",\"start\":\"{}\",\"service\":{},\"system\":0,\"total\":{}}}",
+            ",\"start\":\"{}\",\"service\":{},\"system\":{},\"total\":{}}}",
             rfc3339(report.start_nanos),
             report.service_nanos,
+            report.system_nanos,
             report.total_nanos
         );
         self.announce(account, results.as_bytes(), text.as_bytes(), from);

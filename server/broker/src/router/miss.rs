@@ -8,7 +8,7 @@ use crate::account::Account;
 use crate::cache::Key;
 use crate::link::{Link, LinkKind};
 use crate::plan::{Plan, Text, Unusual};
-use crate::responses::PREFIX;
+use crate::responses::{PREFIX, is_tracked};
 use crate::sharing::Sharing;
 use accounts::Permissions;
 use hashbrown::HashMap;
@@ -134,8 +134,13 @@ impl Router {
         let broker = &self.broker;
         let response = subject.starts_with(PREFIX)
             && account.responses.prefix().is_some_and(|prefix| subject.starts_with(&prefix));
+        let measured = match from {
+            LinkKind::Client if !response && is_tracked(subject) => Unusual::Tracked,
+            LinkKind::Route if broker.is_measurement(subject) => Unusual::Measurement,
+            _ => Unusual::None,
+        };
         let services = sharing.filter(|sharing| !response && sharing.services(subject).next().is_some());
-        let special = response || services.is_some() || way.mapped;
+        let special = response || services.is_some() || way.mapped || measured != Unusual::None;
         let plan = account.read(|interest| {
             interest.matches(subject, hash, filters, numbers);
             match scope.interned.get(&numbers[..]) {
@@ -157,10 +162,11 @@ impl Router {
                 }
             }
         });
+        let unusual = if response { Unusual::Response } else { measured };
         let plan =
-            if special { self.special(plan, subject, way, services.as_deref(), response) } else { plan };
+            if special { self.special(plan, subject, way, services.as_deref(), unusual) } else { plan };
         // answers come on subjects that are used once
-        if !response {
+        if !matches!(plan.unusual, Unusual::Response | Unusual::Tracked) {
             self.keep(Key { scope: scope_id.0, subject, hash }, (stamp, generation), &plan);
         }
         plan
@@ -180,7 +186,7 @@ impl Router {
         subject: &[u8],
         way: Way,
         services: Option<&Sharing>,
-        response: bool,
+        unusual: Unusual,
     ) -> Rc<Plan> {
         let Ok(mut plan) = Rc::try_unwrap(plan) else { return Rc::default() };
         if way.mapped {
@@ -193,8 +199,8 @@ impl Router {
             plan.services = imports.into_iter().filter_map(route).collect();
             plan.unusual = Unusual::Services;
         }
-        if response {
-            plan.unusual = Unusual::Response;
+        if unusual != Unusual::None {
+            plan.unusual = unusual;
         }
         Rc::new(plan)
     }
@@ -223,7 +229,7 @@ impl Router {
         let stamp = account.stamp_of(&mapped);
         let generation = account.generation(stamp);
         let plan = self.plan(mapped_scope, &mapped);
-        if !matches!(plan.unusual, Unusual::Denied | Unusual::Response) {
+        if !matches!(plan.unusual, Unusual::Denied | Unusual::Response | Unusual::Tracked) {
             self.keep(key, (stamp, generation), &plan);
         }
         Some(plan)
