@@ -63,6 +63,8 @@ func read(data []byte) (string, uint64) {
 
 func main() {
 	name, url, folder := os.Args[1], os.Args[2], os.Args[3]
+	// A client that was restarted counts from 0 again: it is another one.
+	name = fmt.Sprintf("%s-%d", name, time.Now().Unix())
 	file, err := os.OpenFile(filepath.Join(folder, name+".log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	check(err)
 	l := &log{file: file}

@@ -1,7 +1,7 @@
 //! `churn`: connections, subscriptions and servers come and go for an hour; memory and file
 //! descriptors of the operator and of the servers must stay where they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -82,21 +82,26 @@ impl ChurnArguments {
             .spawn()?;
         let mut operator = Operator(operator);
         let state = folder.path().join(".starling/churn");
-        let first = eventually("the first server listens", Duration::from_secs(60), || {
+        let servers = eventually("three servers listen", Duration::from_secs(60), || {
             let printed = std::fs::read_to_string(out.join("operator.log"))?;
-            let (_, rest) = printed.split_once("nats://").context("no URL printed")?;
-            let address: String =
-                rest.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect();
-            std::net::TcpStream::connect(&address)?;
-            Ok(format!("nats://{address}"))
+            let mut servers = BTreeSet::new();
+            for rest in printed.split("nats://").skip(1) {
+                let address: String =
+                    rest.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect();
+                std::net::TcpStream::connect(&address)?;
+                servers.insert(format!("nats://{address}"));
+            }
+            ensure!(servers.len() == 3, "{servers:?}");
+            Ok(Vec::from_iter(servers))
         })?;
         let runtime = tokio::runtime::Runtime::new()?;
         let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         for number in 0..self.clients {
-            let (url, stop, rounds) = (first.clone(), Arc::clone(&stop), Arc::clone(&rounds));
+            let (servers, stop, rounds) = (servers.clone(), Arc::clone(&stop), Arc::clone(&rounds));
             runtime.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    match one_life(&url, number).await {
+                    let Some(url) = servers.get(fastrand::usize(0..servers.len())) else { return };
+                    match one_life(url, number).await {
                         Ok(()) => rounds.fetch_add(1, Ordering::Relaxed),
                         Err(_) => 0,
                     };

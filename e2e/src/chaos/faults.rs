@@ -53,6 +53,8 @@ pub enum Fault {
     Roll,
     /// A configuration that the broker would refuse
     BadConfig,
+    /// The certificate of the routes is replaced while they carry messages, then its authority
+    CertificateRotation,
     /// 3 to 7 to 2 to 5, and back to 3
     Scale,
     /// A node's disk for logs is full, and a server is killed meanwhile
@@ -66,7 +68,8 @@ pub enum Fault {
 impl Fault {
     /// Whether it can be done to a broker; what only the operator does cannot be done without it.
     pub fn concerns(self, broker: Broker) -> bool {
-        broker == Broker::Starling || !matches!(self, Self::OperatorKill | Self::BadConfig)
+        broker == Broker::Starling
+            || !matches!(self, Self::OperatorKill | Self::BadConfig | Self::CertificateRotation)
     }
 }
 
@@ -119,6 +122,7 @@ impl Scene {
             Fault::BrokenImage => self.broken_image(),
             Fault::Roll => self.roll(),
             Fault::BadConfig => self.bad_config(),
+            Fault::CertificateRotation => self.certificate_rotation(),
             Fault::Scale => self.scale(),
             Fault::DiskFull => self.disk_full(),
             Fault::CpuStarvation => self.cpu_starvation(),
@@ -145,9 +149,16 @@ impl Scene {
         Ok(chosen)
     }
 
+    /// From now on, and until all clusters are whole again, nobody can say which servers there are: Kubernetes
+    /// itself notices a dead server later than its neighbours do.
+    fn nobody_knows(&self) {
+        self.unclear.store(true, Ordering::Relaxed);
+        self.victims.iter().for_each(|victim| victim.log.note(What::Truth { servers: None }));
+    }
+
     /// Tells the checker that a node is out of reach, from now on until `reachable`.
     fn unreachable(&self, node: &str) -> Result<()> {
-        self.unclear.store(true, Ordering::Relaxed);
+        self.nobody_knows();
         for victim in &self.victims {
             let servers = victim.target.servers().unwrap_or_default();
             let mut names: BTreeSet<String> =
@@ -169,6 +180,7 @@ impl Scene {
 
     fn pod_delete(&mut self) -> Result<Done> {
         let chosen = self.chosen()?;
+        self.nobody_knows();
         let start = Instant::now();
         for (target, server) in &chosen {
             target.kubernetes.kubectl(&["delete", "pod", &server.name, "--wait=false"])?;
@@ -206,6 +218,7 @@ impl Scene {
 
     fn pod_kill(&mut self) -> Result<Done> {
         let chosen = self.chosen()?;
+        self.nobody_knows();
         let start = Instant::now();
         self.kill_servers(&chosen)?;
         let effect = self.restarted(&chosen)?;
@@ -347,7 +360,7 @@ impl Scene {
 
     fn api_restart(&mut self) -> Result<Done> {
         let away = self.seconds(3, 12);
-        self.unclear.store(true, Ordering::Relaxed);
+        self.nobody_knows();
         let before = self.arena.control_plane("kube-apiserver")?;
         self.arena.restart("kube-apiserver", away)?;
         let healed = Instant::now();
@@ -359,7 +372,7 @@ impl Scene {
     }
 
     fn etcd_slow(&mut self) -> Result<Done> {
-        self.unclear.store(true, Ordering::Relaxed);
+        self.nobody_knows();
         let end = Instant::now() + self.seconds(10, 20);
         let chosen = self.chosen()?;
         let kubernetes = self.arena.kubernetes.clone();
@@ -460,6 +473,30 @@ impl Scene {
         Ok(Done::now(format!("Stalled: {effect}; no server touched")))
     }
 
+    fn certificate_rotation(&mut self) -> Result<Done> {
+        let target = self.victims.first().context("no cluster")?.target.clone();
+        let start = Instant::now();
+        let before = target.servers()?;
+        let shown = |server: &Server| -> Result<String> {
+            let variables = crate::http::json(&format!("http://{}:8222/varz", server.address))?;
+            let until = variables["cluster"]["tls_cert_not_after"].as_str();
+            Ok(until.context("no certificate of routes in /varz")?.to_owned())
+        };
+        for annotation in ["starling.dev/rotate-certificates", "starling.dev/rotate-ca"] {
+            let old: Vec<String> = before.iter().map(shown).collect::<Result<_>>()?;
+            let mark = format!("{annotation}={}", self.random.u64(..));
+            target.kubernetes.kubectl(&["annotate", "--overwrite", &target.object(), &mark])?;
+            eventually("all servers show another certificate", PATIENCE, || {
+                for (server, old) in before.iter().zip(&old) {
+                    ensure!(shown(server)? != *old, "{} shows the old one", server.name);
+                }
+                Ok(())
+            })?;
+        }
+        ensure!(target.servers()? == before, "a server was restarted");
+        Ok(Done { healed: start, effect: "all servers show other certificates, twice; no restart".into() })
+    }
+
     fn scale(&mut self) -> Result<Done> {
         let mut healed = Instant::now();
         for replicas in [7, 2, 5, self.replicas] {
@@ -494,6 +531,7 @@ impl Scene {
         }
         sleep(Duration::from_secs(5));
         if full == nodes.len() {
+            self.nobody_knows();
             self.kill_servers(&chosen)?;
         }
         sleep(Duration::from_secs(10));
@@ -545,6 +583,7 @@ impl Scene {
 
     fn dns_down(&mut self) -> Result<Done> {
         let chosen = self.chosen()?;
+        self.nobody_knows();
         self.arena.signal("coredns", Signal::STOP)?;
         let silent = crate::http::get("http://127.0.0.1:8181/ready").is_err();
         for (target, server) in &chosen {

@@ -40,13 +40,13 @@ use workload::{Plan, Stage};
 /// Size of each node's disk for pods' logs, in megabytes.
 const POD_LOGS_MEGABYTES: u32 = 48;
 /// Quiet time after a cluster is whole again: lists of servers must be right by then.
-const QUIET: Duration = Duration::from_secs(12);
+const QUIET: Duration = Duration::from_secs(15);
 /// Clients that run in this process, by cluster.
 const OUTSIDE_CLIENTS: usize = 3;
 /// Faults of a short run, in this order.
 const SHORT: [Fault; 4] = [Fault::PodKill, Fault::PodDelete, Fault::NetworkCut, Fault::BadConfig];
 /// Faults of a long run; each round in another order.
-const LONG: [Fault; 17] = [
+const LONG: [Fault; 18] = [
     Fault::PodDelete,
     Fault::PodKill,
     Fault::NodeFreeze,
@@ -60,6 +60,7 @@ const LONG: [Fault; 17] = [
     Fault::BrokenImage,
     Fault::Roll,
     Fault::BadConfig,
+    Fault::CertificateRotation,
     Fault::Scale,
     Fault::DiskFull,
     Fault::CpuStarvation,
@@ -430,7 +431,7 @@ fn start_pods(target: &Target) -> Result<()> {
     {
         let manifest = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}-client-{language}}}\nspec:\n  nodeName: {node}\n  \
-             terminationGracePeriodSeconds: 1\n  containers:\n  - name: client\n    image: localhost/chaos-clients:test\n    \
+             terminationGracePeriodSeconds: 1\n  restartPolicy: OnFailure\n  containers:\n  - name: client\n    image: localhost/chaos-clients:test\n    \
              imagePullPolicy: Never\n    command: [{command}, {language}-{node}, \"{url}\", /log]\n    \
              volumeMounts: [{{name: log, mountPath: /log}}]\n  volumes:\n  - name: log\n    hostPath: {{path: \
              /tmp/hostpath_pv/{name}}}\n"

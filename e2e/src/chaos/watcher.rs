@@ -55,7 +55,12 @@ fn follow(name: &str, address: &str, log: &Log, stop: &AtomicBool) -> Option<BTr
         match stream.read(&mut chunk) {
             Ok(0) => break,
             Ok(count) => buffer.extend_from_slice(chunk.get(..count)?),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            // Interrupted: a child of this process ended; a read with a timeout is not taken up again then.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) => {}
             Err(_) => break,
         }
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {

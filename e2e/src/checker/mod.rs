@@ -30,6 +30,8 @@ pub struct Rules {
     pub reconnect: Micros,
     /// How long after a change a list of servers may still be the old one.
     pub list: Micros,
+    /// How late the run may notice that there are other servers: it asks Kubernetes every second or so.
+    pub noticed: Micros,
 }
 
 impl Default for Rules {
@@ -40,6 +42,7 @@ impl Default for Rules {
             rejoin: 10_000_000,
             reconnect: 10_000_000,
             list: 10_000_000,
+            noticed: 3_000_000,
         }
     }
 }
@@ -283,6 +286,7 @@ fn lists(history: &History, rules: &Rules, report: &mut Report) {
     for (at, (changed, truth)) in history.truths.iter().enumerate() {
         let Some(truth) = truth else { continue };
         let until = history.truths.get(at + 1).map_or(history.end, |(time, _)| *time);
+        let until = until.saturating_sub(rules.noticed);
         let due = changed + rules.list;
         if due >= until {
             continue;

@@ -209,6 +209,9 @@ fn a_list_of_servers_is_true_ten_seconds_after_a_change() {
     assert_eq!(kinds(&run(start)), [Kind::WrongList]);
     // Before it was due the truth changed again, or nobody knew.
     assert_eq!(kinds(&run(&format!("{start}\n25000 truth ?"))), []);
+    // The list was newer than what the run knew of the truth.
+    let newer = "\n21000 servers w s0,s1,s2\n38000 servers w s0,s2\n40000 truth ?";
+    assert_eq!(kinds(&run(&format!("{start}{newer}"))), []);
     // It was right, and became wrong.
     let worse = "\n21000 servers w s0,s1,s2\n40000 servers w s0";
     assert_eq!(kinds(&run(&format!("{start}{worse}"))), [Kind::WrongList]);
