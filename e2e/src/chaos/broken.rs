@@ -108,6 +108,9 @@ mod tests {
     /// Messages that a client publishes in a second, to everybody and to the queue group each.
     const RATE: u64 = 1000;
 
+    /// Notes of some 70 000 messages.
+    const LOG_BYTES_MIN: u64 = 6_000_000;
+
     /// Three clients for some seconds through a broker with a defect in one message of ten thousand.
     fn judge(defect: Defect) -> Report {
         let text = "listen: \"127.0.0.1:-1\"";
@@ -133,9 +136,20 @@ mod tests {
                 .collect();
             tokio::time::sleep(Duration::from_secs(2)).await;
             stage.publish();
-            tokio::time::sleep(Duration::from_secs(6)).await;
+            // Until enough went through for the seed to have drawn some, however slow the machine is.
+            let lines = || std::fs::metadata(folder.path().join("all.log")).map_or(0, |log| log.len());
+            let patience = tokio::time::Instant::now() + Duration::from_secs(90);
+            while lines() < LOG_BYTES_MIN && tokio::time::Instant::now() < patience {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
             stage.drain();
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            loop {
+                let before = lines();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                if lines() == before {
+                    break;
+                }
+            }
             stage.close();
             for client in clients {
                 client.await.unwrap().unwrap();

@@ -31,7 +31,12 @@ impl Log {
 
     /// Notes what happens now.
     pub fn note(&self, what: What) {
-        let line = format!("{}\n", Event { time: now(), what });
+        self.note_at(now(), what);
+    }
+
+    /// Notes what happened at a moment.
+    pub fn note_at(&self, time: Micros, what: What) {
+        let line = format!("{}\n", Event { time, what });
         if let Ok(mut file) = self.file.lock() {
             // A line that cannot be written makes the checker see a loss; nothing is hidden by it.
             let _ = file.write_all(line.as_bytes());

@@ -8,6 +8,7 @@ mod arena;
 #[cfg(test)]
 mod broken;
 mod churn;
+mod entrance;
 mod faults;
 mod log;
 mod table;
@@ -261,12 +262,15 @@ impl ChaosArguments {
             let servers = target.wait_whole(3, PATIENCE)?;
             println!("{}: 3 servers", target.name());
             start_pods(target)?;
-            let urls: Vec<String> =
-                servers.iter().map(|server| format!("nats://{}", server.client_address())).collect();
+            let entrance = runtime.block_on(entrance::open(target.clone()))?;
             for number in 0..OUTSIDE_CLIENTS {
                 let name = format!("outside-{number}");
                 let own = Log::open(&folder.join(format!("{name}.log")))?;
-                clients.push(runtime.spawn(workload::run(plan(name, urls.clone()), stage.clone(), own)));
+                clients.push(runtime.spawn(workload::run(
+                    plan(name, vec![entrance.clone()]),
+                    stage.clone(),
+                    own,
+                )));
             }
             for (number, server) in servers.iter().enumerate() {
                 let mut first: Vec<String> = servers.iter().map(target::Server::client_address).collect();
@@ -449,18 +453,16 @@ fn tell_truth(
     stop: Arc<AtomicBool>,
 ) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
-        let mut told = None;
         while !stop.load(Ordering::Relaxed) {
+            // What the answer says was true when it was asked for, or became true since.
+            let asked = now();
             let servers = match target.servers() {
                 Ok(servers) if !unclear.load(Ordering::Relaxed) => {
                     Some(servers.iter().map(target::Server::client_address).collect())
                 }
                 _ => None,
             };
-            if told.as_ref() != Some(&servers) {
-                log.note(What::Truth { servers: servers.clone() });
-                told = Some(servers);
-            }
+            log.note_at(asked, What::Truth { servers });
             std::thread::sleep(Duration::from_millis(1000));
         }
     })

@@ -110,27 +110,38 @@ pub async fn run(plan: Plan, stage: Stage, log: Log) -> Result<()> {
 async fn connect(plan: &Plan, log: &Log) -> Result<Client> {
     let known: Arc<OnceLock<Client>> = Arc::default();
     let (sink, name, own) = (log.clone(), plan.name.clone(), Arc::clone(&known));
-    let options = ConnectOptions::new()
-        .name(&plan.name)
-        .ping_interval(Duration::from_secs(2))
-        .connection_timeout(Duration::from_secs(2))
-        .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
-        .event_callback(move |event| {
-            match event {
-                Event::Disconnected => sink.note(What::Disconnected { client: name.clone() }),
-                Event::Connected => {
-                    if let Some(client) = own.get() {
-                        let server = client.server_info().server_name;
-                        sink.note(What::Connected { client: name.clone(), server });
+    let options = || {
+        let (sink, name, own) = (sink.clone(), name.clone(), Arc::clone(&own));
+        ConnectOptions::new()
+            .name(&plan.name)
+            .ping_interval(Duration::from_secs(2))
+            .connection_timeout(Duration::from_secs(2))
+            .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
+            .event_callback(move |event| {
+                match event {
+                    Event::Disconnected => sink.note(What::Disconnected { client: name.clone() }),
+                    Event::Connected => {
+                        if let Some(client) = own.get() {
+                            let server = client.server_info().server_name;
+                            sink.note(What::Connected { client: name.clone(), server });
+                        }
                     }
+                    _ => {}
                 }
-                _ => {}
-            }
-            async {}
-        });
+                async {}
+            })
+    };
     let servers: Vec<ServerAddr> =
         plan.servers.iter().map(|url| url.parse()).collect::<std::io::Result<_>>()?;
-    let client = options.connect(servers).await.with_context(|| plan.servers.join(","))?;
+    let mut attempts = 0;
+    let client = loop {
+        match options().connect(&servers[..]).await {
+            Ok(client) => break client,
+            Err(_) if attempts < 20 => attempts += 1,
+            Err(error) => return Err(error).with_context(|| plan.servers.join(",")),
+        }
+        sleep(Duration::from_millis(200)).await;
+    };
     let server = client.server_info().server_name;
     log.note(What::Connected { client: plan.name.clone(), server });
     let _ = known.set(client.clone());

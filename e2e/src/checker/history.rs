@@ -74,7 +74,8 @@ pub(super) struct History {
     pub responders: BTreeMap<String, BTreeSet<String>>,
     pub requests: BTreeMap<(String, u64), Request>,
     pub lists: BTreeMap<String, Vec<(Micros, BTreeSet<String>)>>,
-    pub truths: Vec<(Micros, Option<BTreeSet<String>>)>,
+    /// From when to when they were seen to be the same.
+    pub truths: Vec<(Micros, Micros, Option<BTreeSet<String>>)>,
     pub cuts: Vec<Cut>,
 }
 
@@ -152,7 +153,10 @@ impl History {
                 self.life(client.clone(), time);
                 self.lists.entry(client).or_default().push((time, servers));
             }
-            What::Truth { servers } => self.truths.push((time, servers)),
+            What::Truth { servers } => match self.truths.last_mut() {
+                Some((_, last, same)) if *same == servers => *last = time,
+                _ => self.truths.push((time, time, servers)),
+            },
             What::Cut { names } => self.cuts.push(Cut { from: time, to: Micros::MAX, names }),
             What::Healed => {
                 for cut in self.cuts.iter_mut().filter(|cut| cut.to == Micros::MAX) {

@@ -30,8 +30,6 @@ pub struct Rules {
     pub reconnect: Micros,
     /// How long after a change a list of servers may still be the old one.
     pub list: Micros,
-    /// How late the run may notice that there are other servers: it asks Kubernetes every second or so.
-    pub noticed: Micros,
 }
 
 impl Default for Rules {
@@ -42,7 +40,6 @@ impl Default for Rules {
             rejoin: 10_000_000,
             reconnect: 10_000_000,
             list: 10_000_000,
-            noticed: 3_000_000,
         }
     }
 }
@@ -283,10 +280,10 @@ fn reconnects(history: &History, rules: &Rules, report: &mut Report) {
 
 /// What connected clients are told of the servers is true soon after each change.
 fn lists(history: &History, rules: &Rules, report: &mut Report) {
-    for (at, (changed, truth)) in history.truths.iter().enumerate() {
+    for (changed, until, truth) in &history.truths {
         let Some(truth) = truth else { continue };
-        let until = history.truths.get(at + 1).map_or(history.end, |(time, _)| *time);
-        let until = until.saturating_sub(rules.noticed);
+        // Later nobody looked, or it was different.
+        let until = *until;
         let due = changed + rules.list;
         if due >= until {
             continue;
