@@ -519,7 +519,6 @@ impl Scene {
         for node in &nodes {
             let path = self.arena.pod_logs(node)?.join("fill");
             let mut file = std::fs::File::create(&path)?;
-            fills.push(path);
             let block = vec![0; 1 << 16];
             // A tmpfs of a few megabytes (K8S_POD_LOGS_MB); never this machine's own disk.
             for _ in 0..4096 {
@@ -528,6 +527,7 @@ impl Scene {
                     break;
                 }
             }
+            fills.push((path, file));
         }
         sleep(Duration::from_secs(5));
         if full == nodes.len() {
@@ -535,8 +535,10 @@ impl Scene {
             self.kill_servers(&chosen)?;
         }
         sleep(Duration::from_secs(10));
-        for path in &fills {
-            std::fs::remove_file(path)?;
+        for (path, file) in fills {
+            // The kubelet tidies up what is not a pod's, perhaps this; open, it takes its space all the same.
+            let _ = std::fs::remove_file(path);
+            drop(file);
         }
         let healed = Instant::now();
         ensure!(
