@@ -577,7 +577,12 @@ impl Client {
     }
 
     /// What the client may do and for how long.
-    fn take_identity(&mut self, identity: Identity, context: &mut Context<'_>) {
+    fn take_identity(&mut self, mut identity: Identity, context: &mut Context<'_>) {
+        if identity.token.is_some() {
+            let permissions = identity.permissions.take();
+            identity.permissions =
+                permissions.map(|permissions| context.router.shared_permissions(&self.account, permissions));
+        }
         self.scope = context.router.scope(&self.account, LinkKind::Client, identity.permissions.as_ref());
         if let Some(responses) = identity.permissions.as_ref().and_then(|permissions| permissions.responses())
         {

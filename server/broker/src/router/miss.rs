@@ -35,6 +35,19 @@ impl Router {
         self.scope_on(account, from, permissions, Way::default())
     }
 
+    /// The same permissions as somebody else's in `account`, if somebody has them: who logs in by token gets
+    /// permissions compiled anew, and a scope, with plans of its own, for each user would be wasted where they are
+    /// all alike.
+    pub fn shared_permissions(
+        &self,
+        account: &Arc<Account>,
+        permissions: Arc<Permissions>,
+    ) -> Arc<Permissions> {
+        let scopes = self.scopes.iter().filter(|scope| Arc::ptr_eq(&scope.account, account));
+        let known = scopes.filter_map(|scope| scope.permissions.as_ref());
+        known.into_iter().find(|known| known.source() == permissions.source()).cloned().unwrap_or(permissions)
+    }
+
     /// The scope of requests and responses that come to `account` from another one.
     pub(super) fn imported_scope(&mut self, account: &Arc<Account>) -> ScopeId {
         if let Some(scope) = self.imported.get(&account.index) {
@@ -239,4 +252,34 @@ impl Router {
 /// Gateway replies and Raft groups: no client may publish there (nats-server refuses these prefixes).
 fn is_reserved(subject: &[u8]) -> bool {
     subject.starts_with(b"_GR_.") || subject.starts_with(b"$GR.") || subject.starts_with(b"$NRG.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Broker, Mailbox, Wake};
+    use accounts::{PermissionsSource, SubjectsSource};
+
+    struct NoBell;
+
+    impl Wake for NoBell {
+        fn wake(&self) {}
+    }
+
+    #[test]
+    fn users_who_may_do_the_same_share_their_scope() {
+        let broker = Broker::new(vec![Arc::new(Mailbox::new(Box::new(NoBell)))], 7);
+        let (account, other) = (broker.account("A"), broker.account("B"));
+        let mut router = Router::new(broker, 7);
+        let compiled = |subject: &str| {
+            let deny = SubjectsSource { allow: None, deny: vec![subject.into()] };
+            let source = PermissionsSource { publish: Some(deny), ..Default::default() };
+            Arc::new(Permissions::new(&source, "somebody").unwrap())
+        };
+        let first = compiled("x");
+        router.scope(&account, LinkKind::Client, Some(&first));
+        assert!(Arc::ptr_eq(&router.shared_permissions(&account, compiled("x")), &first));
+        assert!(!Arc::ptr_eq(&router.shared_permissions(&account, compiled("y")), &first));
+        assert!(!Arc::ptr_eq(&router.shared_permissions(&other, compiled("x")), &first));
+    }
 }
