@@ -135,3 +135,35 @@ fn an_account_bounds_its_connections_and_a_sentinel_lets_those_in_who_bring_noth
         next.until("\r\n") == "PONG\r\n"
     });
 }
+
+#[test]
+fn an_account_uses_the_service_and_the_stream_that_another_one_exports() {
+    let (world, importer, user) = (World::default(), KeyPair::new_account(), KeyPair::new_user());
+    let exports = json!({"exports": [
+        {"name": "svc", "subject": "svc", "type": "service"}, {"name": "news", "subject": "news.>", "type": "stream"}
+    ]});
+    let from = world.account.public_key();
+    let imports = json!({"imports": [
+        {"name": "svc", "subject": "svc", "account": from, "local_subject": "their.svc", "type": "service"},
+        {"name": "news", "subject": "news.>", "account": from, "local_subject": "their.news.>", "type": "stream"}
+    ]});
+    let tokens = (world.account_token(exports), world.account_token_of(&importer, imports, json!({})));
+    let server = start(&world.config("MEMORY", &[(&world.account, &tokens.0), (&importer, &tokens.1)]));
+    // the exporting account comes with the one that imports from it, before anybody logs in to it
+    let mut asking = Peer::new(&server);
+    asking.login(&user_token(&importer, &user, json!({}), json!({})), &user);
+    asking.until("PONG\r\n");
+    asking.send("SUB their.news.> 1\r\nSUB answers 2\r\n");
+    asking.sync();
+    let mut serving = Peer::new(&server);
+    serving.login(&world.user_token(json!({}), json!({})), &world.user);
+    serving.until("PONG\r\n");
+    serving.send("SUB svc 1\r\nPUB news.today 1\r\nx\r\n");
+    serving.sync();
+    assert_eq!(asking.until("x\r\n"), "MSG their.news.today 1 1\r\nx\r\n");
+    asking.send("PUB their.svc answers 1\r\n?\r\n");
+    let request = serving.until("?\r\n");
+    let reply = request.split(' ').nth(3).unwrap();
+    serving.send(format!("PUB {reply} 1\r\n!\r\n"));
+    assert_eq!(asking.until("!\r\n"), "MSG answers 2 1\r\n!\r\n");
+}
