@@ -114,9 +114,6 @@ fn refuse_unbuilt(settings: &Settings) -> Result<(), Error> {
     if settings.ocsp.is_some() {
         return not_yet("ocsp".into());
     }
-    if settings.proxy_protocol {
-        return not_yet("proxy_protocol".into());
-    }
     if settings.prof_port.is_some() {
         return not_yet("prof_port".into());
     }

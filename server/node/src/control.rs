@@ -4,6 +4,7 @@
 
 use crate::certificates;
 use crate::http;
+use crate::proxy;
 use crate::routes;
 use crate::server::Listeners;
 use crate::shared::Shared;
@@ -19,6 +20,7 @@ use std::sync::atomic::Ordering::*;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle as Task;
 
@@ -37,6 +39,8 @@ pub enum Order {
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Time for the event of the server's end to be on its way.
 const EVENT_TIME: Duration = Duration::from_millis(10);
+/// Connections whose PROXY header is waited for at a time; further ones wait to be accepted.
+const PROXY_HEADERS_MAX: usize = 4096;
 /// How often lame duck mode looks whether clients are left.
 const LOOK_AT_CLIENTS: Duration = Duration::from_millis(50);
 /// How long the end of lame duck mode waits for whoever asked for it to order the stop.
@@ -133,9 +137,33 @@ fn listening(host: &str, port: u16) -> String {
     config::address::join_host_port(host, i64::from(port))
 }
 
+/// Reads who is behind a load balancer, then takes the client in.
+async fn admit_proxied(shared: &Arc<Shared>, mut stream: TcpStream, proxy: SocketAddr) {
+    let peer = match proxy::read(&mut stream).await {
+        Ok(client) => client.unwrap_or(proxy),
+        Err(error) => {
+            return tracing::warn!("Error reading PROXY protocol header from {proxy}: {error}");
+        }
+    };
+    let begins = match shared.handshake_first_wait() {
+        None => false,
+        Some(wait) => begins_handshake(&stream, wait).await,
+    };
+    admit(shared, stream, peer, begins);
+}
+
 async fn accept_clients(shared: Arc<Shared>, listener: TcpListener) {
+    let headers = Arc::new(Semaphore::new(PROXY_HEADERS_MAX));
     loop {
         match listener.accept().await {
+            Ok((stream, peer)) if shared.settings().proxy_protocol => {
+                let Ok(permit) = headers.clone().acquire_owned().await else { return };
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    admit_proxied(&shared, stream, peer).await;
+                    drop(permit);
+                });
+            }
             Ok((stream, peer)) => match shared.handshake_first_wait() {
                 None => admit(&shared, stream, peer, false),
                 Some(wait) => {

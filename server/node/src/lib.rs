@@ -12,6 +12,7 @@ pub mod identity;
 mod internal_thread;
 pub mod logging;
 mod process;
+mod proxy;
 mod resolver;
 mod routes;
 mod server;

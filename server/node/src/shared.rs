@@ -391,6 +391,11 @@ impl Shared {
             return;
         }
         self.clients.fetch_sub(1, Relaxed);
+        let account = link.about.lock().account.clone();
+        if let Some(account) = self.broker.find_account(&account) {
+            account.traffic[2].fetch_add(messages, Relaxed);
+            account.traffic[3].fetch_add(bytes, Relaxed);
+        }
         if let Some(system) = self.system.read().as_ref() {
             system.handle_closed(&link, reason);
         }

@@ -156,10 +156,22 @@ impl Shared {
         tag.filter(|tag| !tag.is_empty()).unwrap_or_else(|| name.to_owned())
     }
 
+    /// What the open connections of each account were sent.
+    fn sent_by_account(&self) -> HashMap<String, MessagesBytes> {
+        let mut by_account = HashMap::<String, MessagesBytes>::new();
+        for link in self.broker.links().iter().filter(|link| link.kind == LinkKind::Client) {
+            let sent = sent(link);
+            let total = by_account.entry(link.about.lock().account.clone()).or_default();
+            (total.messages, total.bytes) = (total.messages + sent.messages, total.bytes + sent.bytes);
+        }
+        by_account
+    }
+
     /// The numbers of one account.
     pub fn account_statistics_of(&self, name: &str) -> Option<AccountStatistics> {
         let tag = self.account_tag(name);
-        self.broker.find_account(name).map(|account| account_statistics(&account, tag))
+        let sent = self.sent_by_account().remove(name).unwrap_or_default();
+        self.broker.find_account(name).map(|account| account_statistics(&account, tag, sent))
     }
 
     fn subscription_count(&self) -> u64 {
@@ -458,7 +470,12 @@ impl Source for Shared {
 
     fn account_statistics(&self) -> Vec<AccountStatistics> {
         let accounts = self.broker.accounts();
-        accounts.iter().map(|account| account_statistics(account, self.account_tag(&account.name))).collect()
+        let mut sent = self.sent_by_account();
+        let statistics = accounts.iter().map(|account| {
+            let sent = sent.remove(&*account.name).unwrap_or_default();
+            account_statistics(account, self.account_tag(&account.name), sent)
+        });
+        statistics.collect()
     }
 
     fn readiness(&self) -> Readiness {
@@ -474,14 +491,16 @@ impl Source for Shared {
     }
 }
 
-fn account_statistics(account: &Account, name_tag: String) -> AccountStatistics {
-    let [messages, bytes, out_messages, out_bytes] = [0, 1, 2, 3].map(|i| account.traffic[i].load(Relaxed));
+/// `open`: what connections that are open were sent.
+fn account_statistics(account: &Account, name_tag: String, open: MessagesBytes) -> AccountStatistics {
+    let [messages, bytes, gone_messages, gone_bytes] = [0, 1, 2, 3].map(|i| account.traffic[i].load(Relaxed));
+    let total = MessagesBytes { messages: gone_messages + open.messages, bytes: gone_bytes + open.bytes };
     AccountStatistics {
         account: account.name.to_string(),
         name_tag,
         client_connections: account.connections.load(Relaxed) as usize,
         subscriptions: account.read(|interest| interest.len() as u64),
-        sent: Flow { total: MessagesBytes { messages: out_messages, bytes: out_bytes }, ..Flow::default() },
+        sent: Flow { total, ..Flow::default() },
         received: Flow { total: MessagesBytes { messages, bytes }, ..Flow::default() },
         ..AccountStatistics::default()
     }

@@ -247,8 +247,23 @@ fn tls_carries_more_than_its_buffers_hold_in_both_directions() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
-    for (text, name) in [("ocsp: true", "ocsp"), ("proxy_protocol: true", "proxy_protocol")] {
+    for (text, name) in [("ocsp: true", "ocsp"), ("prof_port: 6060", "prof_port")] {
         let error = Server::start(settings(text)).err().expect(text).to_string();
         assert!(error.contains(name) && error.contains("not supported yet"), "{error}");
     }
+}
+
+#[test]
+fn a_client_behind_a_load_balancer_is_known_by_its_own_address() {
+    let server = start("proxy_protocol: true");
+    let mut peer = Peer::new(connect(&server));
+    peer.send("PROXY TCP4 192.0.2.7 10.0.0.1 50001 4222\r\n");
+    assert!(peer.until("\r\n").contains(r#""client_ip":"192.0.2.7""#));
+    peer.send("CONNECT {\"verbose\":false}\r\nPING\r\n");
+    peer.until("PONG\r\n");
+    let mut wrong = Peer::new(connect(&server));
+    wrong.send("PROXY TCP4 nowhere\r\n");
+    assert_eq!(wrong.until_closed(), "");
+    let mut direct = Peer::new(connect(&server));
+    assert!(direct.until("\r\n").contains(r#""client_ip":"127.0.0.1""#), "without a header it is who it is");
 }
