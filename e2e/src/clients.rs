@@ -32,7 +32,8 @@ impl Watched {
         Self::connect_with(url, options).await
     }
 
-    async fn connect_with(url: &str, options: ConnectOptions) -> Result<Self> {
+    /// The same with further options.
+    pub async fn connect_with(url: &str, options: ConnectOptions) -> Result<Self> {
         let events = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&events);
         let options = options

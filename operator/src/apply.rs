@@ -7,6 +7,7 @@ use std::fmt::Debug;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions,
@@ -83,14 +84,28 @@ pub async fn certificate_request(
     cluster: &Cluster,
     desired: &Value,
 ) -> Result<(), ApplyError> {
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("cert-manager.io", "v1", "Certificate"));
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &cluster.namespace, &kind);
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), &cluster.namespace, &certificate_kind());
     match ensure_by(&api, "Certificate", &cluster.uid, desired.clone()).await {
         Err(ApplyError::Refused { source: kube::Error::Api(status), .. }) if status.code == 404 => {
             Err(ApplyError::NoCertManager)
         }
         result => result,
     }
+}
+
+/// Takes back what cert-manager was asked for. The Secret that it made is its own.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn withdraw_certificate_request(client: &Client, cluster: &Cluster) -> Result<(), ApplyError> {
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), &cluster.namespace, &certificate_kind());
+    remove_by(&api, "Certificate", &cluster.uid, &cluster.name).await
+}
+
+fn certificate_kind() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("cert-manager.io", "v1", "Certificate"))
 }
 
 /// Creates or repairs everything that a cluster owns, with what pods need first.
@@ -105,6 +120,10 @@ pub async fn resources(client: &Client, cluster: &Cluster, resources: &Resources
     match &resources.disruption_budget {
         Some(budget) => ensure::<PodDisruptionBudget>(client, cluster, budget).await?,
         None => remove::<PodDisruptionBudget>(client, cluster, &cluster.name).await?,
+    }
+    match &resources.network_policy {
+        Some(policy) => ensure::<NetworkPolicy>(client, cluster, policy).await?,
+        None => remove::<NetworkPolicy>(client, cluster, &cluster.name).await?,
     }
     ensure::<StatefulSet>(client, cluster, &resources.stateful_set).await
 }
@@ -275,11 +294,19 @@ where
         + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client.clone(), &cluster.namespace);
-    let Some(existing) = api.get_opt(name).await.map_err(|source| refused::<K>(name, source))? else {
+    remove_by(&api, &K::kind(&()), &cluster.uid, name).await
+}
+
+async fn remove_by<K>(api: &Api<K>, kind: &str, owner: &String, name: &str) -> Result<(), ApplyError>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let refuse = |source| ApplyError::Refused { kind: kind.to_owned(), name: name.to_owned(), source };
+    let Some(existing) = api.get_opt(name).await.map_err(refuse)? else {
         return Ok(());
     };
     // Somebody else's object is not in our way.
-    if owner_uid(existing.meta()) != Some(&cluster.uid) {
+    if owner_uid(existing.meta()) != Some(owner) {
         return Ok(());
     }
     let preconditions = Preconditions { uid: existing.uid(), resource_version: None };
@@ -287,7 +314,7 @@ where
     match api.delete(name, &parameters).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-        Err(source) => Err(refused::<K>(name, source)),
+        Err(source) => Err(refuse(source)),
     }
 }
 

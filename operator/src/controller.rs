@@ -10,12 +10,13 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::Api;
+use kube::api::{Api, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::Reporter;
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Client, Resource as _, ResourceExt as _};
 use tokio::sync::watch;
@@ -39,9 +40,9 @@ const PAUSE_BUSY: Duration = Duration::from_secs(2);
 /// Pause while only somebody's help ends a wait.
 const PAUSE_STALLED: Duration = Duration::from_secs(15);
 /// Pause while nothing is to be done: only a net under the watches.
-const PAUSE_IDLE: Duration = Duration::from_secs(600);
-/// Pause while nothing is to be done, but Secrets are merged that we do not watch.
-const PAUSE_UNWATCHED: Duration = Duration::from_secs(30);
+const PAUSE_IDLE: Duration = Duration::from_secs(1800);
+/// Pause after something was refused that only somebody else can mend.
+const PAUSE_REFUSED: Duration = Duration::from_secs(60);
 /// First and longest pause after an error.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// Longest wait for one broker's answers.
@@ -113,13 +114,22 @@ pub async fn run(
     let owned = watcher::Config::default().labels(&format!("{}={}", labels::MANAGED_BY, labels::OPERATOR));
     let servers = watcher::Config::default().labels(&format!("{}={}", labels::NAME, labels::SERVER));
     let clusters = api::<DeserializeGuard<NatsCluster>>(client, namespace);
-    let controller = Controller::new(clusters, watcher::Config::default())
+    let controller = Controller::new(clusters, watcher::Config::default());
+    let known = controller.store();
+    // Releases of helm are large, many, and named by nobody.
+    let not_helms = watcher::Config::default().fields("type!=helm.sh/release.v1");
+    let controller = controller
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(Duration::from_millis(100)))
         .owns(api::<StatefulSet>(client, namespace), owned.clone())
         .owns(api::<Service>(client, namespace), owned.clone())
         .owns(api::<Secret>(client, namespace), owned.clone())
         .owns(api::<ServiceAccount>(client, namespace), owned.clone())
-        .owns(api::<PodDisruptionBudget>(client, namespace), owned)
+        .owns(api::<PodDisruptionBudget>(client, namespace), owned.clone())
+        .owns(api::<NetworkPolicy>(client, namespace), owned)
+        // Secrets that the spec names are other people's, and carry no label of ours.
+        .watches(api::<PartialObjectMeta<Secret>>(client, namespace), not_helms, move |secret| {
+            naming(&known, &secret)
+        })
         .watches(api::<Pod>(client, namespace), servers, |pod| {
             let cluster = pod.labels().get(labels::INSTANCE)?;
             Some(ObjectRef::new(cluster).within(&pod.namespace()?))
@@ -155,6 +165,19 @@ pub async fn run(
             }
         })
         .await;
+}
+
+/// Clusters whose spec names a Secret.
+fn naming(
+    known: &Store<DeserializeGuard<NatsCluster>>,
+    secret: &PartialObjectMeta<Secret>,
+) -> Vec<ObjectRef<DeserializeGuard<NatsCluster>>> {
+    let (name, namespace) = (secret.name_any(), secret.namespace());
+    let concerned = known.state().into_iter().filter(|cluster| {
+        cluster.namespace() == namespace
+            && cluster.0.as_ref().is_ok_and(|cluster| validate::names_secret(cluster, &name))
+    });
+    concerned.map(|cluster| ObjectRef::from_obj(&*cluster)).collect()
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -277,6 +300,10 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
         carry_out(context, &cluster, &seen, &plan.step).await?;
     }
     let certificate = certificate.as_ref();
+    if !cluster.paused && asked_cert_manager_before(object, &cluster) {
+        context.must_lead()?;
+        apply::withdraw_certificate_request(client, &cluster).await?;
+    }
     let view = View { cluster: &cluster, target: &target, observed: &observed, plan: &plan, certificate };
     let endpoints =
         vec![Endpoint { name: cluster.listener.name.clone(), url: build::client_service_url(&cluster) }];
@@ -285,7 +312,7 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
     let notes = status::notes(&cluster, &plan.step, object.status.as_ref(), &current);
     tell(object, context, current, notes).await?;
     context.metrics.step_taken(&plan.step);
-    let pause = next_look(&cluster, &plan, look_again);
+    let pause = next_look(&plan, look_again);
     let Some(outcome) = outcome else { return Ok(Action::requeue(pause)) };
     let (accounts, is_complete) = tenants::served_accounts(&observed, &generation, seen.generation.as_ref());
     let served = Served { accounts: &accounts, is_complete, servers: observed.servers.len() };
@@ -361,7 +388,7 @@ async fn certify(
         }
         let not_after =
             files.data.get(certificates::key::TLS_CRT).and_then(|pem| certificates::not_after(pem));
-        return Ok(Ok((Some(Certificate::of(cluster, secret_name, not_after, None)), PAUSE_UNWATCHED)));
+        return Ok(Ok((Some(Certificate::of(cluster, secret_name, not_after, None)), PAUSE_IDLE)));
     };
     let mut state = seen.certificates.clone();
     if !cluster.paused {
@@ -384,6 +411,13 @@ async fn certify(
     let look_again = certificates::look_again(&asked, &state, observed, kubernetes::now().0);
     let certificate = Certificate::of(cluster, secret_name, not_after, certificates::rotation(&state));
     Ok(Ok((Some(certificate), look_again)))
+}
+
+/// Whether the status remembers another `spec.tls.mode`, which asked cert-manager.
+fn asked_cert_manager_before(object: &NatsCluster, cluster: &Cluster) -> bool {
+    let before = object.status.as_ref().and_then(|status| status.certificates.as_ref());
+    let now = matches!(&cluster.tls, Some(tls) if matches!(tls.source, CertificateSource::CertManager(_)));
+    !now && before.is_some_and(|before| before.secret_name == build::cert_manager_secret_name(&cluster.name))
 }
 
 /// Credentials and configuration; the inner error is the user's to mend.
@@ -443,8 +477,9 @@ async fn refuse(
     let current = status::invalid(generation, reason, message, object.status.as_ref(), &kubernetes::now());
     let notes = status::transition_notes(object.status.as_ref(), &current);
     tell(object, context, current, notes).await?;
-    // A changed spec wakes us by itself; a Secret that appears does not.
-    Ok(Action::requeue(PAUSE_UNWATCHED))
+    // A changed spec wakes us by itself, and so does a Secret that appears. An object whose name is taken
+    // may be gone meanwhile.
+    Ok(Action::requeue(PAUSE_REFUSED))
 }
 
 async fn tell(
@@ -472,14 +507,9 @@ async fn tell_one(object: &NatsCluster, context: &Context, note: &Note) {
     apply::event(&context.client, &context.reporter, &object.object_ref(&()), note).await;
 }
 
-fn next_look(cluster: &Cluster, plan: &Plan, certificates: Duration) -> Duration {
+fn next_look(plan: &Plan, certificates: Duration) -> Duration {
     let pause = match &plan.step {
-        Step::Done | Step::Wait(Wait::Paused | Wait::OnDelete { .. })
-            if cluster.config.merge_from.is_empty() =>
-        {
-            PAUSE_IDLE
-        }
-        Step::Done | Step::Wait(Wait::Paused | Wait::OnDelete { .. }) => PAUSE_UNWATCHED,
+        Step::Done | Step::Wait(Wait::Paused | Wait::OnDelete { .. }) => PAUSE_IDLE,
         Step::Wait(Wait::Settling { left, .. }) => PAUSE_BUSY.max(*left),
         Step::Wait(wait) if wait.overdue() => PAUSE_STALLED,
         _ => PAUSE_BUSY,

@@ -68,9 +68,26 @@ struct RunArguments {
     /// Image of the broker, without its tag
     #[arg(long, env = "STARLING_SERVER_IMAGE_REPOSITORY")]
     server_image_repository: Option<String>,
+    /// Image of a version, VERSION=IMAGE, best by digest; may be given several times. With any, clusters can
+    /// ask for no other version
+    #[arg(long = "server-catalog", env = "STARLING_SERVER_CATALOG", value_delimiter = ',', value_parser = catalog_entry)]
+    server_catalog: Vec<(String, String)>,
     /// Tag of the broker's image for clusters that name no version
     #[arg(long, env = "STARLING_SERVER_VERSION")]
     server_version: Option<String>,
+}
+
+/// Reads VERSION=IMAGE.
+fn catalog_entry(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((version, image)) if !version.is_empty() && !image.is_empty() => {
+            Ok((version.to_owned(), image.to_owned()))
+        }
+        _ => {
+            Err("must be VERSION=IMAGE, for example 0.1.0=registry.example/starling-server@sha256:…"
+                .to_owned())
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -127,6 +144,7 @@ fn run_controller(arguments: RunArguments) -> anyhow::Result<()> {
     if let Some(repository) = arguments.server_image_repository.filter(|text| !text.is_empty()) {
         defaults.image_repository = repository;
     }
+    defaults.catalog = arguments.server_catalog.into_iter().collect();
     if let Some(version) = arguments.server_version.filter(|text| !text.is_empty()) {
         defaults.version = version;
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodSpec;
 
+use crate::build;
 use crate::crd::{self, NatsCluster};
 
 /// Keys of the configuration file that belong to the operator, as dotted paths with nats-server's aliases.
@@ -80,6 +81,10 @@ pub struct Cluster {
     pub tls: Option<Tls>,
     /// Monitoring port.
     pub monitor_port: u16,
+    /// IP versions of the Services, if asked for.
+    pub ip_family_policy: Option<crd::IpFamilyPolicy>,
+    /// Who may connect; `None`: no policy.
+    pub network_policy: Option<crd::NetworkPolicySpec>,
     /// CPU and memory of the container.
     pub resources: Option<k8s_openapi::api::core::v1::ResourceRequirements>,
     /// Spread over zones and nodes.
@@ -155,6 +160,10 @@ pub struct Listener {
     pub advertise: bool,
     /// Annotations of the client Service.
     pub service_annotations: BTreeMap<String, String>,
+    /// Implementation of the load balancer.
+    pub load_balancer_class: Option<String>,
+    /// Which servers traffic from outside reaches.
+    pub external_traffic_policy: Option<crd::TrafficPolicy>,
 }
 
 /// The servers' certificate, and who is to see it.
@@ -239,6 +248,8 @@ pub struct Defaults {
     pub image_repository: String,
     /// Tag for clusters that name neither version nor image.
     pub version: String,
+    /// Images of versions, best by digest. If there are any, no other version can be asked for.
+    pub catalog: BTreeMap<String, String>,
 }
 
 impl Default for Defaults {
@@ -246,8 +257,18 @@ impl Default for Defaults {
         Self {
             image_repository: "starling/starling-server".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            catalog: BTreeMap::new(),
         }
     }
+}
+
+/// Whether a spec names a Secret of somebody else, whose content it depends on.
+pub fn names_secret(object: &NatsCluster, name: &str) -> bool {
+    let spec = &object.spec;
+    let own = object.metadata.name.as_deref().unwrap_or_default();
+    spec.config.merge_from.iter().any(|source| source.secret_key_ref.name == name)
+        || spec.tls.secret.as_ref().is_some_and(|secret| secret.name == name)
+        || (spec.tls.cert_manager.is_some() && name == build::cert_manager_secret_name(own))
 }
 
 /// Gives a spec its meaning.
@@ -272,7 +293,7 @@ pub fn validate(object: &NatsCluster, defaults: &Defaults) -> Result<Cluster, Ve
         (Some(image), _) => (image.clone(), image.clone()),
         (None, version) => {
             let version = version.as_ref().unwrap_or(&defaults.version);
-            (format!("{}:{version}", defaults.image_repository), version.clone())
+            (image_of(version, defaults, &mut problems), version.clone())
         }
     };
     let cluster = Cluster {
@@ -294,6 +315,9 @@ pub fn validate(object: &NatsCluster, defaults: &Defaults) -> Result<Cluster, Ve
         listener: validate_listener(&spec.listeners, &mut problems),
         monitor_port: number("spec.monitoring.port", spec.monitoring.port, &mut problems),
         tls: validate_tls(spec, &mut problems),
+        ip_family_policy: spec.ip_family_policy,
+        network_policy: Some(spec.network_policy.clone())
+            .filter(|policy| policy.mode == crd::NetworkPolicyMode::Enabled),
         resources: spec.resources.clone(),
         topology: spec.topology.clone(),
         pod_labels: spec.pod_template.labels.clone(),
@@ -312,6 +336,19 @@ pub fn validate(object: &NatsCluster, defaults: &Defaults) -> Result<Cluster, Ve
         name,
     };
     if problems.is_empty() { Ok(cluster) } else { Err(problems) }
+}
+
+/// Image of a version: the catalog's, or the default repository's where there is no catalog.
+fn image_of(version: &str, defaults: &Defaults, problems: &mut Vec<Invalid>) -> String {
+    if defaults.catalog.is_empty() {
+        return format!("{}:{version}", defaults.image_repository);
+    }
+    defaults.catalog.get(version).cloned().unwrap_or_else(|| {
+        let known: Vec<&str> = defaults.catalog.keys().map(String::as_str).collect();
+        let problem = format!("{version} is not in the operator's catalog, which has {}", known.join(", "));
+        problems.push(Invalid::new("spec.version", problem));
+        String::new()
+    })
 }
 
 fn validate_config(config: &crd::ServerConfig, problems: &mut Vec<Invalid>) -> Config {
@@ -374,6 +411,8 @@ fn validate_listener(listeners: &[crd::Listener], problems: &mut Vec<Invalid>) -
             expose: crd::ExposeType::ClusterIP,
             advertise: true,
             service_annotations: BTreeMap::new(),
+            load_balancer_class: None,
+            external_traffic_policy: None,
         };
     };
     Listener {
@@ -382,6 +421,8 @@ fn validate_listener(listeners: &[crd::Listener], problems: &mut Vec<Invalid>) -
         expose: listener.expose.type_,
         advertise: listener.expose.advertise == crd::Advertise::Auto,
         service_annotations: listener.expose.annotations.clone(),
+        load_balancer_class: listener.expose.load_balancer_class.clone(),
+        external_traffic_policy: listener.expose.external_traffic_policy,
     }
 }
 
@@ -506,6 +547,21 @@ mod tests {
         assert_eq!(cluster.listener.port, 4222);
         assert!(cluster.image.ends_with(concat!(":", env!("CARGO_PKG_VERSION"))));
         assert_eq!(cluster.config.lame_duck_duration, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn with_a_catalog_only_its_versions_can_be_asked_for() {
+        let pinned = "registry.example/starling-server@sha256:0123".to_owned();
+        let catalog = BTreeMap::from([("2.0.0".to_owned(), pinned.clone())]);
+        let defaults = Defaults { version: "2.0.0".to_owned(), catalog, ..Defaults::default() };
+        let cluster = validate(&object(json!({})), &defaults).expect("valid");
+        assert_eq!((cluster.image, cluster.version_target.as_str()), (pinned, "2.0.0"));
+        let refused = validate(&object(json!({"version": "1.0.0"})), &defaults).expect_err("not in it");
+        assert_eq!(
+            refused[0].to_string(),
+            "spec.version: 1.0.0 is not in the operator's catalog, which has 2.0.0"
+        );
+        assert!(validate(&object(json!({"image": "mine:1"})), &defaults).is_ok());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the operator writes to an API server, by a scripted one: the promises about other people's objects.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use k8s_openapi::api::core::v1::Pod;
@@ -9,8 +10,10 @@ use kube::client::Body;
 use operator::apply::{self, ApplyError};
 use operator::build::config::{Generation, Placement, Reload, render};
 use operator::build::{self, SystemSecret};
+use operator::certificates::{Asked, State, issue};
 use operator::crd::NatsCluster;
-use operator::validate::{Cluster, Defaults, validate};
+use operator::rollout::Observed;
+use operator::validate::{Cluster, Defaults, SelfSigned, validate};
 use serde_json::{Value, json};
 
 /// An API server that holds objects by path, and notes every request.
@@ -18,6 +21,8 @@ use serde_json::{Value, json};
 struct Script {
     objects: Arc<Mutex<std::collections::BTreeMap<String, Value>>>,
     requests: Arc<Mutex<Vec<(Method, String, Value)>>>,
+    /// Answers writes as an API server does that does not know the kind.
+    unknown_kind: Arc<Mutex<bool>>,
 }
 
 impl Script {
@@ -43,6 +48,9 @@ impl Script {
                 Some(object) => (StatusCode::OK, object.clone()),
                 None => (StatusCode::NOT_FOUND, failure(404, "NotFound")),
             },
+            Method::PATCH if *self.unknown_kind.lock().expect("lock") => {
+                (StatusCode::NOT_FOUND, failure(404, "NotFound"))
+            }
             Method::PATCH => {
                 objects.insert(path.to_owned(), body.clone());
                 (StatusCode::OK, body)
@@ -56,6 +64,10 @@ impl Script {
         let mut response = Response::new(Body::from(answer.to_string().into_bytes()));
         *response.status_mut() = status;
         response
+    }
+
+    fn refuse_patches(&self) {
+        *self.unknown_kind.lock().expect("lock") = true;
     }
 
     fn put(&self, path: &str, object: Value) {
@@ -103,7 +115,7 @@ async fn everything_is_applied_once_and_only_drift_again() {
     let resources = resources(&cluster);
     apply::resources(&client, &cluster, &resources).await.expect("applied");
     let writes = script.writes();
-    assert_eq!(writes.len(), 6);
+    assert_eq!(writes.len(), 7);
     assert!(writes.last().is_some_and(|(_, path, _)| path == STATEFUL_SET), "what pods need comes first");
 
     apply::resources(&client, &cluster, &resources).await.expect("applied");
@@ -116,6 +128,81 @@ async fn everything_is_applied_once_and_only_drift_again() {
     let writes = script.writes();
     assert_eq!(writes.len(), 1);
     assert_eq!(writes[0].2["spec"]["replicas"], 3);
+}
+
+/// Whatever somebody changes or takes away in an object of ours comes back; what they add is theirs.
+#[tokio::test]
+async fn drift_is_repaired_in_every_kind_of_object() {
+    let (script, cluster) = (Script::default(), cluster(json!({})));
+    let client = script.client();
+    let resources = resources(&cluster);
+    let system = SystemSecret { route_password: "p".to_owned() };
+    let state = certificates();
+    let apply_all = async || {
+        apply::system(&client, &cluster, &system).await.expect("applied");
+        apply::certificates(&client, &cluster, &state).await.expect("applied");
+        apply::resources(&client, &cluster, &resources).await.expect("applied");
+    };
+    apply_all().await;
+    let paths: Vec<String> = script.writes().into_iter().map(|(_, path, _)| path).collect();
+    assert_eq!(paths.len(), 10, "{paths:?}");
+    for path in &paths {
+        let good = script.get(path).expect("exists");
+        let mut added = good.clone();
+        added["metadata"]["annotations"]["theirs"] = json!("kept");
+        script.put(path, added.clone());
+        apply_all().await;
+        assert_eq!((script.writes(), script.get(path)), (Vec::new(), Some(added)), "{path}");
+
+        let mut edited = good.clone();
+        edited["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("somebody");
+        for field in ["data", "spec"] {
+            if let Some(map) = edited[field].as_object_mut() {
+                let first = map.keys().next().cloned().unwrap_or_default();
+                map.remove(&first);
+            }
+        }
+        script.put(path, edited);
+        apply_all().await;
+        assert_eq!(script.writes().len(), 1, "{path}");
+        assert_eq!(script.get(path), Some(good.clone()), "{path}");
+
+        script.objects.lock().expect("lock").remove(path);
+        apply_all().await;
+        script.writes();
+        assert_eq!(script.get(path), Some(good), "{path}");
+    }
+}
+
+fn certificates() -> State {
+    let lifetimes = SelfSigned {
+        validity: Duration::from_secs(90 * 86400),
+        renew_before: Duration::from_secs(30 * 86400),
+        authority_validity: Duration::from_secs(1800 * 86400),
+        overlap: Duration::ZERO,
+    };
+    let names = vec!["orders.shop.svc".to_owned()];
+    let asked = Asked { lifetimes, names, rotate_certificates: None, rotate_authority: None };
+    let now = k8s_openapi::jiff::Timestamp::from_second(1_800_000_000).expect("a time");
+    issue::renew(&asked, &State::default(), &Observed::default(), now).expect("made").state
+}
+
+#[tokio::test]
+async fn without_cert_manager_it_is_said() {
+    let spec = json!({"tls": {"mode": "CertManager", "certManager": {"issuerRef": {"name": "ca"}}}});
+    let (script, cluster) = (Script::default(), cluster(spec));
+    let client = script.client();
+    let request = build::certificate(&cluster).expect("asked for");
+    assert_eq!(request["spec"]["issuerRef"]["kind"], "Issuer");
+    assert!(request["spec"]["dnsNames"].to_string().contains("*.orders-headless.shop.svc"), "{request}");
+    apply::certificate_request(&client, &cluster, &request).await.expect("applied");
+    let path = "/apis/cert-manager.io/v1/namespaces/shop/certificates/orders";
+    assert_eq!(script.get(path).expect("exists")["spec"]["secretName"], "orders-cert-manager");
+    apply::withdraw_certificate_request(&client, &cluster).await.expect("removed");
+    assert_eq!(script.get(path), None);
+    script.refuse_patches();
+    let refused = apply::certificate_request(&client, &cluster, &request).await.expect_err("not installed");
+    assert!(refused.to_string().contains("install cert-manager"), "{refused}");
 }
 
 #[tokio::test]

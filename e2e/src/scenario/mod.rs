@@ -4,6 +4,7 @@
 //! printed, and whatever happened, the cluster is ended.
 
 mod bad_input;
+mod certificates;
 pub mod installation;
 mod lifecycle;
 mod nats_cluster;
@@ -31,6 +32,8 @@ enum Scenario {
     Lifecycle,
     /// Servers that die
     Recovery,
+    /// TLS by the cluster's own authority, and its rotation under traffic
+    Certificates,
     /// What the API server or the operator must refuse
     BadInput,
 }
@@ -140,7 +143,7 @@ impl RunArguments {
     }
 
     fn play_scenarios(&self, context: &mut Context) -> Result<()> {
-        let all = [Scenario::Lifecycle, Scenario::Recovery, Scenario::BadInput];
+        let all = [Scenario::Lifecycle, Scenario::Recovery, Scenario::Certificates, Scenario::BadInput];
         let short = [Scenario::Lifecycle];
         let scenarios: &[Scenario] = match (self.scenarios.is_empty(), self.short) {
             (false, _) => &self.scenarios,
@@ -152,6 +155,7 @@ impl RunArguments {
             match scenario {
                 Scenario::Lifecycle => lifecycle::play(context)?,
                 Scenario::Recovery => recovery::play(context)?,
+                Scenario::Certificates => certificates::play(context)?,
                 Scenario::BadInput => bad_input::play(context)?,
             }
         }

@@ -44,7 +44,8 @@ impl Placement {
     pub fn in_pod(cluster: &Cluster) -> Self {
         Self {
             server_name: None,
-            host: "0.0.0.0".to_owned(),
+            // Both IP versions, on Linux.
+            host: if cluster.ip_family_policy.is_some() { "::" } else { "0.0.0.0" }.to_owned(),
             client_port: cluster.listener.port,
             route_port: cluster.route_port,
             monitor_port: cluster.monitor_port,

@@ -14,7 +14,10 @@ pub use objects::{
     system_secret, system_secret_name, url_scheme,
 };
 pub use pods::{CONTAINER, template_hash};
-pub use tls::{authority_secret, authority_secret_name, certificate, server_secret, tls_secret_name};
+pub use tls::{
+    authority_secret, authority_secret_name, cert_manager_secret_name, certificate, server_secret,
+    tls_secret_name,
+};
 
 /// Annotation of every object that is applied: hash of what was applied, to see what is to be taken away.
 pub const APPLIED_HASH: &str = "starling.dev/applied-hash";

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
 use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount, ServicePort, ServiceSpec};
+use k8s_openapi::api::networking::v1::{
+    NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -35,6 +38,8 @@ pub struct Resources {
     pub stateful_set: StatefulSet,
     /// Keeps drains to one server at a time; `None`: there must be none.
     pub disruption_budget: Option<PodDisruptionBudget>,
+    /// Who may connect; `None`: there must be none.
+    pub network_policy: Option<NetworkPolicy>,
     /// Hash in the pod template's label.
     pub template_hash: String,
 }
@@ -101,6 +106,7 @@ pub fn resources(
             ..StatefulSet::default()
         },
         disruption_budget: cluster.disruption_budget.then(|| disruption_budget(cluster)),
+        network_policy: cluster.network_policy.as_ref().map(|policy| network_policy(cluster, policy)),
         template_hash,
     }
 }
@@ -182,6 +188,14 @@ fn client_service(cluster: &Cluster) -> Service {
         &cluster.name,
         ServiceSpec {
             type_: Some(type_.to_owned()),
+            load_balancer_class: cluster.listener.load_balancer_class.clone(),
+            external_traffic_policy: cluster.listener.external_traffic_policy.map(|policy| {
+                let text = match policy {
+                    crd::TrafficPolicy::Cluster => "Cluster",
+                    crd::TrafficPolicy::Local => "Local",
+                };
+                text.to_owned()
+            }),
             ports: Some(vec![port(&cluster.listener.name, cluster.listener.port)]),
             ..ServiceSpec::default()
         },
@@ -193,7 +207,13 @@ fn client_service(cluster: &Cluster) -> Service {
 }
 
 fn service(cluster: &Cluster, name: &str, spec: ServiceSpec) -> Service {
-    let spec = ServiceSpec { selector: Some(labels::selector(cluster)), ..spec };
+    let families = cluster.ip_family_policy.map(|policy| match policy {
+        crd::IpFamilyPolicy::SingleStack => "SingleStack",
+        crd::IpFamilyPolicy::PreferDualStack => "PreferDualStack",
+        crd::IpFamilyPolicy::RequireDualStack => "RequireDualStack",
+    });
+    let ip_family_policy = families.map(str::to_owned);
+    let spec = ServiceSpec { selector: Some(labels::selector(cluster)), ip_family_policy, ..spec };
     Service { metadata: metadata(cluster, name), spec: Some(spec), ..Service::default() }
 }
 
@@ -218,6 +238,33 @@ fn disruption_budget(cluster: &Cluster) -> PodDisruptionBudget {
             ..PodDisruptionBudgetSpec::default()
         }),
         ..PodDisruptionBudget::default()
+    }
+}
+
+fn network_policy(cluster: &Cluster, policy: &crd::NetworkPolicySpec) -> NetworkPolicy {
+    let own = NetworkPolicyPeer { pod_selector: Some(selector(cluster)), ..NetworkPolicyPeer::default() };
+    let rule = |port: u16, peers: &[NetworkPolicyPeer]| NetworkPolicyIngressRule {
+        // Without peers: everybody.
+        from: (!peers.is_empty()).then(|| peers.to_vec()),
+        ports: Some(vec![NetworkPolicyPort {
+            port: Some(IntOrString::Int(i32::from(port))),
+            protocol: Some("TCP".to_owned()),
+            ..NetworkPolicyPort::default()
+        }]),
+    };
+    NetworkPolicy {
+        metadata: metadata(cluster, &cluster.name),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(selector(cluster)),
+            // What servers connect to is their own affair: accounts may have remote imports one day.
+            policy_types: Some(vec!["Ingress".to_owned()]),
+            ingress: Some(vec![
+                rule(cluster.listener.port, &policy.client_peers),
+                rule(cluster.route_port, &[own]),
+                rule(cluster.monitor_port, &policy.monitoring_peers),
+            ]),
+            ..NetworkPolicySpec::default()
+        }),
     }
 }
 
@@ -356,6 +403,61 @@ mod tests {
             assert_eq!((owner.uid.as_str(), owner.controller), ("u-1", Some(true)));
             assert_eq!(metadata.labels.expect("labelled")[labels::MANAGED_BY], "starling-operator");
         }
+    }
+
+    #[test]
+    fn only_servers_of_the_cluster_reach_the_route_port() {
+        let team = json!([{"namespaceSelector": {"matchLabels": {"team": "a"}}}]);
+        let (_, resources) = built(json!({"networkPolicy": {"clientPeers": team}}));
+        let policy = serde_json::to_value(resources.network_policy.expect("on by default")).expect("JSON");
+        let own =
+            json!({"app.kubernetes.io/name": "starling-server", "app.kubernetes.io/instance": "orders"});
+        assert_eq!(policy["spec"]["podSelector"]["matchLabels"], own);
+        let rule = |port: u16| {
+            let rules = policy["spec"]["ingress"].as_array().expect("rules");
+            rules.iter().find(|rule| rule["ports"][0]["port"] == port).expect("a rule").clone()
+        };
+        assert_eq!(rule(6222)["from"], json!([{"podSelector": {"matchLabels": own}}]));
+        assert_eq!(rule(4222)["from"], team);
+        assert_eq!(rule(8222)["from"], Value::Null, "everybody, the operator among them");
+        assert!(built(json!({"networkPolicy": {"mode": "Disabled"}})).1.network_policy.is_none());
+    }
+
+    #[test]
+    fn two_ip_versions_reach_services_and_servers() {
+        let (_, resources) = built(json!({"ipFamilyPolicy": "PreferDualStack"}));
+        for service in [&resources.client, &resources.headless] {
+            let policy = service.spec.as_ref().and_then(|spec| spec.ip_family_policy.clone());
+            assert_eq!(policy.as_deref(), Some("PreferDualStack"));
+        }
+        let data = resources.config.data.expect("data");
+        let text = String::from_utf8(data[CONFIG_FILE].0.clone()).expect("text");
+        assert!(text.contains("\"::\""), "{text}");
+    }
+
+    #[test]
+    fn a_service_for_the_outside_is_as_asked() {
+        let expose = json!({"type": "LoadBalancer", "loadBalancerClass": "a.example/b",
+                            "externalTrafficPolicy": "Local"});
+        let (_, resources) = built(json!({"listeners": [{"name": "client", "expose": expose}]}));
+        let spec = resources.client.spec.expect("spec");
+        assert_eq!(spec.type_.as_deref(), Some("LoadBalancer"));
+        assert_eq!(spec.load_balancer_class.as_deref(), Some("a.example/b"));
+        assert_eq!(spec.external_traffic_policy.as_deref(), Some("Local"));
+    }
+
+    #[test]
+    fn servers_show_their_certificate_to_each_other_and_to_clients_if_asked() {
+        let text = |spec| {
+            let data = built(spec).1.config.data.expect("data");
+            String::from_utf8(data[CONFIG_FILE].0.clone()).expect("text")
+        };
+        assert_eq!(text(json!({})).matches("/etc/nats-tls/tls.crt").count(), 1, "routes alone");
+        let both = text(json!({"listeners": [{"name": "client", "tls": {"mode": "Required"}}]}));
+        assert_eq!(both.matches("/etc/nats-tls/tls.crt").count(), 2);
+        assert!(!text(json!({"tls": {"mode": "Disabled"}})).contains("tls"));
+        let mounts = |spec| pod(&built(spec).1)["volumes"].as_array().map(Vec::len);
+        assert_eq!((mounts(json!({})), mounts(json!({"tls": {"mode": "Disabled"}}))), (Some(2), Some(1)));
     }
 
     #[test]

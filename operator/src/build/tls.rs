@@ -15,12 +15,17 @@ pub fn authority_secret_name(cluster: &str) -> String {
     format!("{cluster}-ca")
 }
 
+/// Name of the Secret that cert-manager makes.
+pub fn cert_manager_secret_name(cluster: &str) -> String {
+    format!("{cluster}-cert-manager")
+}
+
 /// Name of the Secret with the servers' certificate. One of cert-manager has its own name: a Secret that
 /// two writers take for theirs belongs to neither.
 pub fn tls_secret_name(cluster: &Cluster) -> String {
     match cluster.tls.as_ref().map(|tls| &tls.source) {
         Some(CertificateSource::Secret(name)) => name.clone(),
-        Some(CertificateSource::CertManager(_)) => format!("{}-cert-manager", cluster.name),
+        Some(CertificateSource::CertManager(_)) => cert_manager_secret_name(&cluster.name),
         Some(CertificateSource::SelfSigned(_)) | None => format!("{}-tls", cluster.name),
     }
 }

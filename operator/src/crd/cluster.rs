@@ -145,6 +145,10 @@ pub struct NatsClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<k8s_openapi::api::core::v1::ResourceRequirements>,
 
+    /// IP versions of the Services; default: Kubernetes' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_family_policy: Option<IpFamilyPolicy>,
+
     /// How servers are spread over zones and nodes.
     #[serde(default)]
     pub topology: Topology,
@@ -157,6 +161,10 @@ pub struct NatsClusterSpec {
     /// Whether node drains may take away more than one server at a time.
     #[serde(default)]
     pub disruption_budget: DisruptionBudget,
+
+    /// Who may connect to which port.
+    #[serde(default)]
+    pub network_policy: NetworkPolicySpec,
 
     /// How changed servers are replaced.
     #[serde(default)]
@@ -399,6 +407,10 @@ pub enum ListenerProtocol {
 
 /// How a listener is reached.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[x_kube(validation = Rule::new("self.type == 'LoadBalancer' || !has(self.loadBalancerClass)")
+    .message("spec.listeners[].expose.loadBalancerClass belongs to type LoadBalancer"))]
+#[x_kube(validation = Rule::new("self.type != 'ClusterIP' || !has(self.externalTrafficPolicy)")
+    .message("spec.listeners[].expose.externalTrafficPolicy belongs to types NodePort and LoadBalancer"))]
 #[serde(rename_all = "camelCase")]
 pub struct Expose {
     /// Type of the client Service.
@@ -413,6 +425,65 @@ pub struct Expose {
     /// Annotations of the client Service, e.g. for a load balancer.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+
+    /// For type LoadBalancer: the implementation to use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub load_balancer_class: Option<String>,
+
+    /// For types NodePort and LoadBalancer: Local keeps clients' addresses and reaches only servers on the
+    /// node that was asked; Cluster reaches all. Default: Kubernetes' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_traffic_policy: Option<TrafficPolicy>,
+}
+
+/// Which servers traffic from outside reaches.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, schemars::JsonSchema)]
+pub enum TrafficPolicy {
+    /// All of them.
+    Cluster,
+    /// Those on the node that was asked.
+    Local,
+}
+
+/// IP versions of the Services. Servers listen on both versions where this is set.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, schemars::JsonSchema)]
+pub enum IpFamilyPolicy {
+    /// One.
+    SingleStack,
+    /// Both where the Kubernetes cluster has both.
+    PreferDualStack,
+    /// Both, or the Services are refused.
+    RequireDualStack,
+}
+
+/// Who may connect to which port.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPolicySpec {
+    /// Enabled: a NetworkPolicy lets only the cluster's own servers connect to the route port, and the
+    /// peers below to the others. It takes a network plugin that enforces policies. Disabled: no policy.
+    #[serde(default)]
+    pub mode: NetworkPolicyMode,
+    /// Who may connect to client ports; empty: everybody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub client_peers: Vec<k8s_openapi::api::networking::v1::NetworkPolicyPeer>,
+    /// Who may connect to the monitoring port, beside the kubelet; empty: everybody. The operator must be
+    /// among them: it asks servers for their health there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub monitoring_peers: Vec<k8s_openapi::api::networking::v1::NetworkPolicyPeer>,
+}
+
+/// Whether there is a NetworkPolicy.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, schemars::JsonSchema)]
+pub enum NetworkPolicyMode {
+    /// There is one.
+    #[default]
+    Enabled,
+    /// There is none.
+    Disabled,
 }
 
 /// Type of the client Service.

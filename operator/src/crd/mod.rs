@@ -21,9 +21,9 @@ pub use account::{
 };
 pub use cluster::{
     Advertise, Auth, AuthMode, BudgetMode, ClusterSpec, DisruptionBudget, Expose, ExposeType,
-    ImagePullSecret, Listener, ListenerProtocol, LogLevel, Logging, MergeSource, Monitoring, NatsCluster,
-    NatsClusterSpec, PodTemplate, RollingUpdate, SecretKeyReference, ServerConfig, Spread, Topology,
-    UpdateStrategy, UpdateStrategyType,
+    ImagePullSecret, IpFamilyPolicy, Listener, ListenerProtocol, LogLevel, Logging, MergeSource, Monitoring,
+    NatsCluster, NatsClusterSpec, NetworkPolicyMode, NetworkPolicySpec, PodTemplate, RollingUpdate,
+    SecretKeyReference, ServerConfig, Spread, Topology, TrafficPolicy, UpdateStrategy, UpdateStrategyType,
 };
 pub use generate::{crd_documents, crd_schema, schema_of};
 pub use status::{

@@ -276,6 +276,17 @@ mod tests {
                 "orders",
                 "clientAuth needs a tls.mode",
             ),
+            (
+                json!({"listeners": [{"name": "a", "expose": {"loadBalancerClass": "x"}}]}),
+                "orders",
+                "loadBalancerClass belongs to type LoadBalancer",
+            ),
+            (
+                json!({"listeners": [{"name": "a", "expose": {"externalTrafficPolicy": "Local"}}]}),
+                "orders",
+                "externalTrafficPolicy belongs to types NodePort and LoadBalancer",
+            ),
+            (json!({"networkPolicy": {"mode": "Maybe"}}), "orders", "is not one of Enabled, Disabled"),
             (json!({}), "Orders", "metadata.name must be a DNS label"),
             (json!({}), long_name.as_str(), "at most 50 characters"),
         ];

@@ -128,8 +128,17 @@ fn secrets(nodes: &[&Node]) -> BTreeMap<(String, String), String> {
 
 /// Fields without a meaning for processes. Saying so beats doing nothing in silence.
 fn ignored(node: &Node) -> Vec<&'static str> {
-    const KUBERNETES_ONLY: &[&str] =
-        &["version", "image", "imagePullSecrets", "resources", "topology", "podTemplate", "disruptionBudget"];
+    const KUBERNETES_ONLY: &[&str] = &[
+        "version",
+        "image",
+        "imagePullSecrets",
+        "resources",
+        "ipFamilyPolicy",
+        "topology",
+        "podTemplate",
+        "disruptionBudget",
+        "networkPolicy",
+    ];
     let set = |name: &&&str| node.value_position(&["spec", name]).is_some();
     KUBERNETES_ONLY.iter().filter(set).copied().collect()
 }
