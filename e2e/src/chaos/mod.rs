@@ -46,8 +46,9 @@ const QUIET: Duration = Duration::from_secs(15);
 const OUTSIDE_CLIENTS: usize = 3;
 /// Faults of a short run, in this order.
 const SHORT: [Fault; 4] = [Fault::PodKill, Fault::PodDelete, Fault::NetworkCut, Fault::BadConfig];
-/// Faults of a long run; each round in another order.
-const LONG: [Fault; 18] = [
+/// Faults of a long run; each round in another order. Certificates are rotated only when that is named: it needs
+/// routes with TLS, whose certificates the operator keeps.
+const LONG: [Fault; 17] = [
     Fault::PodDelete,
     Fault::PodKill,
     Fault::NodeFreeze,
@@ -61,7 +62,6 @@ const LONG: [Fault; 18] = [
     Fault::BrokenImage,
     Fault::Roll,
     Fault::BadConfig,
-    Fault::CertificateRotation,
     Fault::Scale,
     Fault::DiskFull,
     Fault::CpuStarvation,
