@@ -117,9 +117,6 @@ fn refuse_unbuilt(settings: &Settings) -> Result<(), Error> {
     if settings.prof_port.is_some() {
         return not_yet("prof_port".into());
     }
-    if settings.logging.syslog || settings.logging.remote_syslog.is_some() {
-        return not_yet("logging to syslog".into());
-    }
     let tls = [&settings.tls, &settings.cluster.tls].into_iter().flatten();
     for tls in tls {
         if tls.ocsp_peer == Some(true) {

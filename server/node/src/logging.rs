@@ -1,9 +1,12 @@
 //! Log lines in nats-server's form, `[pid] 2026/11/21 10:42:08.123456 [INF] text`, which launchers and log
 //! collectors read.
 //!
-//! Owns the log file: its rotation by size and its reopening on SIGUSR1. Never logs a secret: callers pass none.
+//! Owns the log file: its rotation by size and its reopening on SIGUSR1. With `syslog` or `remote_syslog` lines go to a
+//! daemon in the form that it expects. Never logs a secret: callers pass none.
 
-use chrono::{Local, Utc};
+mod syslog;
+
+use chrono::{Local, SecondsFormat, Utc};
 use config::settings::Logging;
 use parking_lot::Mutex;
 use std::fmt::{self, Write as _};
@@ -11,6 +14,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use syslog::Syslog;
 use tracing::{Event, Level, Subscriber, field::Visit};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
@@ -32,6 +36,15 @@ pub struct Log {
 struct Style {
     time: bool,
     utc: bool,
+    form: Form,
+}
+
+/// Who reads the lines.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    People,
+    LocalSyslog,
+    RemoteSyslog,
 }
 
 impl Log {
@@ -44,7 +57,12 @@ impl Log {
         let style = Arc::new(Mutex::new(style(logging)));
         let (filter, level) = reload::Layer::new(level(logging));
         let lines = tracing_subscriber::fmt::layer()
-            .event_format(NatsFormat { style: style.clone(), pid: std::process::id() })
+            .event_format(NatsFormat {
+                style: style.clone(),
+                pid: std::process::id(),
+                host: syslog::host_name(),
+                program: program(),
+            })
             .with_writer(sink.clone());
         // an embedding program may have its own subscriber: then that one decides
         let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
@@ -72,8 +90,22 @@ impl Log {
     }
 }
 
+/// The name that the program was started by.
+fn program() -> String {
+    let path = std::env::args_os().next().map(PathBuf::from);
+    let name = path.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| "starling-server".into())
+}
+
 fn style(logging: &Logging) -> Style {
-    Style { time: logging.logtime, utc: logging.logtime_utc }
+    // a file goes before a daemon elsewhere, and that before this machine's, as with nats-server
+    let form = match (&logging.log_file, &logging.remote_syslog) {
+        (Some(path), _) if !path.is_empty() => Form::People,
+        (_, Some(address)) if !address.is_empty() => Form::RemoteSyslog,
+        _ if logging.syslog => Form::LocalSyslog,
+        _ => Form::People,
+    };
+    Style { time: logging.logtime, utc: logging.logtime_utc, form }
 }
 
 fn level(logging: &Logging) -> LevelFilter {
@@ -87,6 +119,25 @@ fn level(logging: &Logging) -> LevelFilter {
 struct NatsFormat {
     style: Arc<Mutex<Style>>,
     pid: u32,
+    host: String,
+    program: String,
+}
+
+impl NatsFormat {
+    /// `<29>Nov  1 10:42:08 nats-server[7]: text`, with the host and a full time for a daemon elsewhere.
+    fn format_syslog(&self, form: Form, writer: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = Line::default();
+        event.record(&mut line);
+        let (severity, now) = (syslog::severity(*event.metadata().level()), Local::now());
+        match form {
+            Form::RemoteSyslog => {
+                let time = now.to_rfc3339_opts(SecondsFormat::Secs, true);
+                write!(writer, "<{severity}>{time} {} ", self.host)?;
+            }
+            _ => write!(writer, "<{}>{} ", syslog::DAEMON | severity, now.format("%b %e %H:%M:%S"))?,
+        }
+        writeln!(writer, "{}[{}]: {}{}", self.program, self.pid, line.message, line.fields)
+    }
 }
 
 impl<S, N> FormatEvent<S, N> for NatsFormat
@@ -101,6 +152,9 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let style = *self.style.lock();
+        if style.form != Form::People {
+            return self.format_syslog(style.form, &mut writer, event);
+        }
         write!(writer, "[{}] ", self.pid)?;
         if style.time {
             const FORM: &str = "%Y/%m/%d %H:%M:%S%.6f ";
@@ -142,13 +196,18 @@ struct Sink(Arc<Mutex<Target>>);
 
 enum Target {
     Stderr,
+    Syslog(Syslog),
     File { path: PathBuf, file: File, written: u64, limit: u64, keep: u64 },
 }
 
 impl Target {
     fn open(logging: &Logging) -> io::Result<Target> {
         let Some(path) = logging.log_file.as_ref().filter(|path| !path.is_empty()) else {
-            return Ok(Target::Stderr);
+            return match style(logging).form {
+                Form::People => Ok(Target::Stderr),
+                Form::LocalSyslog => Syslog::open(None).map(Target::Syslog),
+                Form::RemoteSyslog => Syslog::open(logging.remote_syslog.as_deref()).map(Target::Syslog),
+            };
         };
         let path = PathBuf::from(path);
         let (file, written) = append_to(&path)?;
@@ -163,8 +222,10 @@ impl Target {
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        let Target::File { path, file, written, limit, keep } = self else {
-            return io::stderr().lock().write_all(line);
+        let (path, file, written, limit, keep) = match self {
+            Target::Stderr => return io::stderr().lock().write_all(line),
+            Target::Syslog(syslog) => return syslog.write(line),
+            Target::File { path, file, written, limit, keep } => (path, file, written, limit, keep),
         };
         file.write_all(line)?;
         *written += line.len() as u64;
