@@ -140,6 +140,11 @@ impl Follower {
         state.leaving || state.closed_at.is_some()
     }
 
+    /// The server said `ldm`.
+    pub fn is_told_to_leave(&self) -> bool {
+        lock(&self.state).leaving
+    }
+
     /// When the connection ended.
     pub fn closed_at(&self) -> Option<Instant> {
         lock(&self.state).closed_at

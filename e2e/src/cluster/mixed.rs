@@ -25,7 +25,9 @@ pub fn serve(context: &mut Context) -> Result<()> {
             ("ours-2", Kind::Ours),
         ];
         for (name, kind) in kinds {
-            fleet.add(Plan::new(name, kind).with(ACCOUNTS))?;
+            // one of theirs wants routes compressed where the other side can: ours says that it cannot
+            let compression = if name == "theirs-2" { "  compression: s2_fast\n" } else { "" };
+            fleet.add(Plan::new(name, kind).with(ACCOUNTS).with_cluster(compression))?;
         }
         let took = fleet.mesh(MESH_TIMEOUT)?;
         Ok(format!("full mesh {:.1} s after the last start", took.as_secs_f64()))

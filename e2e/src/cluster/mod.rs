@@ -3,6 +3,7 @@
 //! Each story is one or more steps; a story that fails does not keep the others from running. Everything happens in
 //! a network and a mount namespace of its own, so that its counters, cuts and mounts are nobody else's.
 
+mod drain;
 mod elastic;
 mod faults;
 mod fleet;
@@ -40,6 +41,8 @@ enum Story {
     Scale,
     /// A server joins one with 100,000 subscriptions
     Subscriptions,
+    /// --signal ldm and a pod's end, with official clients
+    Drain,
     /// kill -9
     Kill,
     /// SIGSTOP and SIGCONT
@@ -145,6 +148,7 @@ impl ClusterArguments {
                 Story::Elastic => elastic::elastic(&mut context),
                 Story::Scale => elastic::scale(&mut context),
                 Story::Subscriptions => elastic::subscriptions(&mut context),
+                Story::Drain => drain::drain(&mut context),
                 Story::Kill => faults::kill(&mut context),
                 Story::Freeze => faults::freeze(&mut context),
                 Story::OneWay => faults::one_way(&mut context),

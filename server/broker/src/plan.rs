@@ -149,6 +149,7 @@ impl Plan {
     ) -> Plan {
         let mut plan = Plan { account: account.as_bytes().into(), ..Plan::default() };
         let mut members = Vec::new();
+        let mut served = Vec::new();
         // the subscriptions of a filter come latest first; groups and routes want the order of arrival
         for number in numbers.iter().rev() {
             let record = interest.get(*number);
@@ -156,6 +157,7 @@ impl Plan {
             // a message that came over a route may go on over another one only for a queue group whose members
             // here have left since it was sent: see `Router::draw`
             if !may_forward(from, link.kind) && record.queue == NONE {
+                served.push(link.id);
                 continue;
             }
             let queue = (record.queue != NONE).then(|| interest.queue_name(record.queue));
@@ -196,6 +198,7 @@ impl Plan {
                 }
             }
         }
+        plan.without_served(&served);
         plan.plain = plan.targets.len();
         for (queue, member) in members {
             let place = plan.targets.len() as u32;
@@ -205,6 +208,16 @@ impl Plan {
         // targets of one link side by side, so that its output is rendered and locked once
         plan.targets[..plan.plain].sort_by_key(|t| t.link.index);
         plan
+    }
+
+    /// A message that goes on for a queue group reaches the plain subscribers of that server as well, and these have
+    /// it already if they have told their interest. Rather none of the group gets it than somebody gets it twice.
+    fn without_served(&mut self, served: &[u64]) {
+        let routes = &self.routes;
+        for group in self.groups.iter_mut().filter(|_| !served.is_empty()) {
+            group.remote.retain(|(route, _)| !served.contains(&routes[*route as usize].link.id));
+            group.remote_weight = group.remote.iter().map(|(_, weight)| weight).sum();
+        }
     }
 
     fn route_place(&mut self, link: &Arc<Link>) -> u32 {

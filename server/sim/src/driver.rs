@@ -5,8 +5,8 @@
 
 use crate::pipe::{Pipe, PipeTransport};
 use broker::link::About;
-use broker::{Broker, CloseReason, Mailbox, Wake};
-use engine::{Accepted, Progress, Settings, Worker};
+use broker::{Broker, CloseReason, LinkKind, Mailbox, Wake};
+use engine::{Accepted, Progress, RouteOpening, Settings, Worker};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -83,6 +83,30 @@ impl Driver {
 
     /// Takes a connection in. The limits are those of its [`Pipe`].
     pub fn accept(&mut self, id: u64, limits: (usize, usize), now: u64) -> (u32, Arc<Pipe>) {
+        let (token, pipe) = self.take_in(id, limits, None, now);
+        assert!(self.worker.link(token).is_some(), "a client is always taken in");
+        (token, pipe)
+    }
+
+    /// Takes one end of a route in; `None` when the mesh does not want the connection any more.
+    pub fn open_route(
+        &mut self,
+        id: u64,
+        limits: (usize, usize),
+        opening: RouteOpening,
+        now: u64,
+    ) -> Option<Arc<Pipe>> {
+        let (token, pipe) = self.take_in(id, limits, Some(opening), now);
+        self.worker.link(token).map(|_| pipe)
+    }
+
+    fn take_in(
+        &mut self,
+        id: u64,
+        limits: (usize, usize),
+        route: Option<RouteOpening>,
+        now: u64,
+    ) -> (u32, Arc<Pipe>) {
         let token = self.worker.next_token();
         let pipe = Pipe::new(self.mailbox.clone(), token, limits.0, limits.1);
         if self.slots.len() <= token as usize {
@@ -92,13 +116,18 @@ impl Driver {
             Some(Slot { id, pipe: pipe.clone(), queued: false, paused: false, ending: false });
         let about = About { start_nanos: now, ..About::default() };
         let transport = Box::new(PipeTransport(pipe.clone()));
-        let accepted = Accepted::client(id, transport, about, b"INFO {}\r\n".to_vec());
-        let link = self.worker.accept(accepted, now);
-        assert_eq!(
-            link.map(|link| link.token),
-            Some(token),
-            "a connection gets the token that was announced"
-        );
+        let accepted = match route {
+            None => Accepted::client(id, transport, about, b"INFO {}\r\n".to_vec()),
+            Some(_) => Accepted {
+                kind: LinkKind::Route,
+                route,
+                ..Accepted::client(id, transport, about, Vec::new())
+            },
+        };
+        match self.worker.accept(accepted, now) {
+            Some(link) => assert_eq!(link.token, token, "a connection gets the token that was announced"),
+            None => self.slots[token as usize] = None,
+        }
         (token, pipe)
     }
 

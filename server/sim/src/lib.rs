@@ -5,6 +5,7 @@
 //! repeated by its number. Never shipped, and never contains a rule of the broker: a rule found only here would
 //! be a rule that is not tested.
 
+pub mod cluster_world;
 pub mod driver;
 pub mod model;
 pub mod peer;
