@@ -62,11 +62,8 @@ impl Edge {
         let used = Arc::new(Notify::new());
         let mesh = Mesh::new(mesh_settings(settings), identity(shared, settings), seed);
         let name = mesh.cluster_name().to_owned();
-        let (mut urls, _) = mesh.client_urls();
-        if settings.cluster.no_advertise {
-            urls.clear();
-        }
-        shared.update_info(|info| (info.cluster, info.connect_urls) = (name, urls));
+        // as nats-server: clients are told of servers once there is another one; from then on always
+        shared.update_info(|info| info.cluster = name);
         let outside = Box::new(Queue { effects: sender, used: used.clone() });
         let hub = Hub::new(shared.broker.clone(), mesh, outside)
             .map_err(|error| tls::Error::Refused(error.to_string()))?;
