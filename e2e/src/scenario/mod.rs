@@ -9,6 +9,7 @@ pub mod installation;
 mod lifecycle;
 mod nats_cluster;
 mod recovery;
+mod rollout;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -32,6 +33,8 @@ enum Scenario {
     Lifecycle,
     /// Servers that die
     Recovery,
+    /// An update that goes wrong; a node that is drained
+    Rollout,
     /// TLS by the cluster's own authority, and its rotation under traffic
     Certificates,
     /// What the API server or the operator must refuse
@@ -143,7 +146,13 @@ impl RunArguments {
     }
 
     fn play_scenarios(&self, context: &mut Context) -> Result<()> {
-        let all = [Scenario::Lifecycle, Scenario::Recovery, Scenario::Certificates, Scenario::BadInput];
+        let all = [
+            Scenario::Lifecycle,
+            Scenario::Recovery,
+            Scenario::Rollout,
+            Scenario::Certificates,
+            Scenario::BadInput,
+        ];
         let short = [Scenario::Lifecycle];
         let scenarios: &[Scenario] = match (self.scenarios.is_empty(), self.short) {
             (false, _) => &self.scenarios,
@@ -155,6 +164,7 @@ impl RunArguments {
             match scenario {
                 Scenario::Lifecycle => lifecycle::play(context)?,
                 Scenario::Recovery => recovery::play(context)?,
+                Scenario::Rollout => rollout::play(context)?,
                 Scenario::Certificates => certificates::play(context)?,
                 Scenario::BadInput => bad_input::play(context)?,
             }
