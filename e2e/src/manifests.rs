@@ -31,7 +31,59 @@ impl ManifestsArguments {
             let copy = root.join("charts/starling-crds/files").join(entry.file_name());
             self.keep(&copy, &std::fs::read_to_string(entry.path())?)?;
         }
-        self.keep(&root.join("manifests/operator.yaml"), &self.operator(&root)?)
+        self.keep(&root.join("manifests/operator.yaml"), &self.operator(&root)?)?;
+        self.charts(&root)
+    }
+
+    /// The charts as helm judges them, and what their values promise.
+    fn charts(&self, root: &Path) -> Result<()> {
+        let run = |arguments: &[&str], chart: &str, values: &[&str]| {
+            let mut helm = Command::new(self.helm()?);
+            helm.args(arguments).arg(root.join("charts").join(chart));
+            for value in values {
+                helm.args(["--set", value]);
+            }
+            output(&mut helm)
+        };
+        let template = |values: &[&str]| run(&["template", "x", "-n", "ops"], "starling-operator", values);
+        let monitoring = ["podMonitor.enabled=true", "prometheusRule.enabled=true", "dashboard.enabled=true"];
+        for chart in ["starling-crds", "starling-operator"] {
+            run(&["lint", "--strict"], chart, &[])?;
+        }
+        run(&["lint", "--strict"], "starling-operator", &monitoring)?;
+        let rendered = template(&monitoring)?;
+        for part in ["kind: PodMonitor", "kind: PrometheusRule", "grafana_dashboard:", "NatsServerDown"] {
+            ensure!(rendered.contains(part), "{part} is not rendered with {monitoring:?}");
+        }
+        let plain = template(&[])?;
+        for kind in ["PodMonitor", "PrometheusRule"] {
+            ensure!(!plain.contains(&format!("kind: {kind}")), "{kind} needs definitions that not all have");
+        }
+        let namespaced = template(&["watchNamespaces={shop,books}", "replicas=2"])?;
+        ensure!(!namespaced.contains("kind: ClusterRole"), "a namespaced install has rights everywhere");
+        for namespace in ["shop", "books"] {
+            let role = format!("namespace: {namespace}");
+            ensure!(namespaced.contains(&role), "no Role in watched namespace {namespace}");
+        }
+        let refused = template(&["replica=2"]);
+        ensure!(refused.is_err(), "values.schema.json lets an unknown value through");
+        let kept = run(&["template", "x"], "starling-crds", &[])?;
+        let (definitions, policies) = (
+            kept.matches("kind: CustomResourceDefinition").count(),
+            kept.matches("helm.sh/resource-policy: keep").count(),
+        );
+        ensure!(
+            definitions == 3 && policies == 3,
+            "{definitions} definitions, {policies} of them kept on uninstall"
+        );
+        println!(
+            "charts: linted; monitoring, namespaced install, kept definitions and refused values rendered as promised"
+        );
+        Ok(())
+    }
+
+    fn helm(&self) -> Result<PathBuf> {
+        self.helm.clone().map_or_else(|| program("helm"), Ok)
     }
 
     fn keep(&self, path: &Path, wanted: &str) -> Result<()> {
@@ -47,8 +99,7 @@ impl ManifestsArguments {
     /// The chart as plain YAML: with the namespace that helm would make, and without the
     /// labels that say helm looks after it.
     fn operator(&self, root: &Path) -> Result<String> {
-        let helm = self.helm.clone().map_or_else(|| program("helm"), Ok)?;
-        let mut template = Command::new(helm);
+        let mut template = Command::new(self.helm()?);
         template.args(["template", "starling-operator", "-n", "starling-system"]);
         let rendered = output(template.arg(root.join("charts/starling-operator")))?;
         let mut text = String::from(

@@ -195,6 +195,7 @@ where
     K::DynamicType: Clone,
 {
     let namespace = missing.namespace.clone().unwrap_or_default();
+    context.metrics.cluster_gone(&namespace, &missing.name);
     if context.must_lead().is_ok()
         && let Err(error) = tenants::orphans(
             &context.client,
@@ -246,6 +247,7 @@ async fn reconcile(
     };
     // Everything that we own has an owner reference: the garbage collector does the rest.
     if object.metadata.deletion_timestamp.is_some() {
+        context.metrics.cluster_gone(&object.namespace().unwrap_or_default(), &object.name_any());
         return Ok(Action::await_change());
     }
     let timer = context.metrics.reconcile_started();
@@ -488,6 +490,8 @@ async fn tell(
     current: NatsClusterStatus,
     notes: Vec<Note>,
 ) -> Result<(), ReconcileError> {
+    let namespace = object.namespace().unwrap_or_default();
+    context.metrics.cluster_seen(&namespace, &object.name_any(), object.spec.replicas, &current);
     for note in &notes {
         tell_one(object, context, note).await;
     }

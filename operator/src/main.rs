@@ -158,7 +158,7 @@ fn run_controller(arguments: RunArguments) -> anyhow::Result<()> {
             http: arguments.http,
             defaults,
         };
-        let client = kube::Client::try_default().await.context("no access to a Kubernetes cluster")?;
-        Ok(process::run(client, options).await?)
+        let cluster = kube::Config::infer().await.context("no access to a Kubernetes cluster")?;
+        Ok(process::run(cluster, options).await?)
     })
 }

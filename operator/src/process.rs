@@ -13,7 +13,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use kube::{Api, Client};
+use kube::client::ClientBuilder;
+use kube::{Api, Client, Config};
 use kube_lease_manager::LeaseManagerBuilder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,8 +75,14 @@ pub enum ProcessError {
 ///
 /// # Errors
 /// See [`ProcessError`].
-pub async fn run(client: Client, options: Options) -> Result<(), ProcessError> {
+pub async fn run(config: Config, options: Options) -> Result<(), ProcessError> {
     let metrics = Metrics::new();
+    let counted = metrics.clone();
+    let count = tower::util::MapRequestLayer::new(move |request: Request<kube::client::Body>| {
+        counted.api_request(request.method().as_str(), request.uri().query());
+        request
+    });
+    let client = ClientBuilder::try_from(config)?.with_layer(&count).build();
     let (ready, is_ready) = watch::channel(false);
     let listener = listen(options.http).await?;
     tokio::spawn(serve(listener, metrics.clone(), is_ready));
