@@ -121,6 +121,20 @@ pub fn target_folder() -> PathBuf {
     }
 }
 
+/// Builds `kubectl nats`, which runs on this machine.
+pub fn build_plugin() -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(project_root()).args([
+        "build",
+        "--locked",
+        "-p",
+        "starling-operator",
+        "--bin",
+        "kubectl-nats",
+    ]);
+    run(&mut cargo)
+}
+
 /// Builds the static programs and returns the folder they are in. `--target` is named even
 /// though it is this machine's own: without it the flags would reach procedural macros,
 /// which cannot be linked statically.
@@ -180,6 +194,13 @@ impl PackArguments {
             ldd: true,
             env: Vec::new(),
         }
+    }
+
+    /// This very program with its libraries, as the client of pods.
+    pub fn client(out: PathBuf) -> Result<Self> {
+        let files = vec![format!("{}=/starling-e2e", std::env::current_exe()?.display())];
+        let image = Self::new("localhost/starling-e2e:test", out, files, "/starling-e2e");
+        Ok(Self { user: USER.to_owned(), ..image })
     }
 
     /// Writes the archive.

@@ -31,6 +31,13 @@ impl Kubernetes {
         crate::process::output(self.command("kubectl")?.args(arguments))
     }
 
+    /// `kubectl` without a namespace, for plugins: flags before their name are not theirs.
+    pub fn plain_kubectl(&self) -> Result<Command> {
+        let mut command = Command::new(program("kubectl")?);
+        command.env("KUBECONFIG", &self.kubeconfig);
+        Ok(command)
+    }
+
     /// `helm` with arguments; its standard output.
     pub fn helm(&self, arguments: &[&str]) -> Result<String> {
         crate::process::output(self.command("helm")?.args(arguments))

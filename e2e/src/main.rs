@@ -14,6 +14,7 @@ mod main_job;
 mod manifests;
 mod process;
 mod provider;
+mod scale;
 mod scenario;
 
 use std::process::ExitCode;
@@ -35,6 +36,12 @@ enum Task {
     /// Pack files as an image
     #[command(hide = true)]
     Pack(images::PackArguments),
+    /// Connect with a mounted Secret of a NatsUser, and hear oneself
+    #[command(hide = true)]
+    Client {
+        /// Where it is mounted
+        folder: std::path::PathBuf,
+    },
     /// Start a cluster; images named are loaded
     Up {
         #[command(flatten)]
@@ -54,6 +61,8 @@ enum Task {
     },
     /// Play scenarios with the operator and the broker on a cluster
     Run(scenario::RunArguments),
+    /// Measure the operator with many NatsClusters against a real API server
+    Scale(scale::ScaleArguments),
     /// Run the README's first command, with real clients through it
     MainJob(main_job::MainJobArguments),
     /// Write what is generated and kept in the project: the CRD chart, manifests/operator.yaml
@@ -85,6 +94,7 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Images(arguments) => arguments.write().map(|_| ()),
         Task::Pack(arguments) => arguments.write(),
+        Task::Client { folder } => scenario::tenants::client(&folder),
         Task::Up { provider, images } => {
             provider.up(&images.iter().map(std::path::PathBuf::as_path).collect::<Vec<_>>())?;
             println!("KUBECONFIG={}", provider.kubeconfig()?.display());
@@ -93,6 +103,7 @@ fn run(task: Task) -> Result<()> {
         Task::Down { provider } => provider.down(false),
         Task::Smoke { provider } => provider.smoke(),
         Task::Run(arguments) => arguments.run(),
+        Task::Scale(arguments) => arguments.run(),
         Task::MainJob(arguments) => arguments.run(),
         Task::Manifests(arguments) => arguments.run(),
         Task::Chaos(arguments) => arguments.run(),

@@ -56,6 +56,12 @@ impl ProviderArguments {
         up
     }
 
+    /// Loads an image into the nodes of a local cluster.
+    pub fn load(&self, image: &Path) -> Result<()> {
+        ensure!(self.provider == Provider::Local, "images are loaded later into local clusters only");
+        run(self.script("load.sh")?.arg(image))
+    }
+
     /// Ends the cluster; `keep_logs` leaves its log files.
     pub fn down(&self, keep_logs: bool) -> Result<()> {
         let mut script = self.script("down.sh")?;

@@ -10,6 +10,7 @@ mod lifecycle;
 mod nats_cluster;
 mod recovery;
 mod rollout;
+pub mod tenants;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -17,9 +18,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use e2e::steps::{Step, Steps};
 
-use crate::images::{Images, ImagesArguments};
+use crate::images::{self, Images, ImagesArguments, PackArguments};
 use crate::kubernetes::Kubernetes;
-use crate::provider::ProviderArguments;
+use crate::provider::{Provider, ProviderArguments};
 
 /// Namespace of the operator.
 const OPERATOR_NAMESPACE: &str = "starling-system";
@@ -39,6 +40,8 @@ enum Scenario {
     Certificates,
     /// What the API server or the operator must refuse
     BadInput,
+    /// Accounts, users, `kubectl nats`, metrics; played only if named
+    Tenants,
 }
 
 /// Arguments of `run`.
@@ -61,7 +64,7 @@ pub struct RunArguments {
     /// Use the cluster that `up` or `--keep` left running
     #[arg(long)]
     reuse: bool,
-    /// Scenarios; default: all
+    /// Scenarios; default: all that are not played only if named
     scenarios: Vec<Scenario>,
 }
 
@@ -70,6 +73,8 @@ struct Context {
     kubernetes: Kubernetes,
     runtime: tokio::runtime::Runtime,
     short: bool,
+    /// Whether nodes have the image with ourselves as a client.
+    has_client_image: bool,
     steps: Steps,
 }
 
@@ -97,6 +102,10 @@ impl RunArguments {
     /// Brings the cluster up, plays the scenarios, prints the table, ends the cluster.
     pub fn run(&self) -> Result<()> {
         let images = self.images()?;
+        let with_tenants = self.chosen().contains(&Scenario::Tenants);
+        if with_tenants {
+            images::build_plugin()?;
+        }
         let mut steps = Steps::default();
         let mut ended = EndedWithUs { provider: &self.provider, keep: self.keep, failed: true };
         if !self.reuse {
@@ -109,7 +118,11 @@ impl RunArguments {
                 failure: None,
             });
         }
-        let result = self.play(steps);
+        let has_client_image = with_tenants && self.provider.provider == Provider::Local;
+        if has_client_image {
+            self.load_client()?;
+        }
+        let result = self.play(steps, has_client_image);
         ended.failed = result.is_err();
         result
     }
@@ -123,13 +136,14 @@ impl RunArguments {
         }
     }
 
-    fn play(&self, steps: Steps) -> Result<()> {
+    fn play(&self, steps: Steps, has_client_image: bool) -> Result<()> {
         // Before any thread starts: threads inherit the network of the one that starts them.
         self.provider.enter_network()?;
         let mut context = Context {
             kubernetes: Kubernetes::new(self.provider.kubeconfig()?, NAMESPACE),
             runtime: tokio::runtime::Runtime::new()?,
             short: self.short,
+            has_client_image,
             steps,
         };
         let result = self.play_scenarios(&mut context);
@@ -145,7 +159,15 @@ impl RunArguments {
         Ok(())
     }
 
-    fn play_scenarios(&self, context: &mut Context) -> Result<()> {
+    /// Ourselves as an image, for pods that are clients.
+    fn load_client(&self) -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let archive = folder.path().join("client.tar");
+        PackArguments::client(archive.clone())?.write()?;
+        self.provider.load(&archive)
+    }
+
+    fn chosen(&self) -> Vec<Scenario> {
         let all = [
             Scenario::Lifecycle,
             Scenario::Recovery,
@@ -153,20 +175,23 @@ impl RunArguments {
             Scenario::Certificates,
             Scenario::BadInput,
         ];
-        let short = [Scenario::Lifecycle];
-        let scenarios: &[Scenario] = match (self.scenarios.is_empty(), self.short) {
-            (false, _) => &self.scenarios,
-            (true, true) => &short,
-            (true, false) => &all,
-        };
+        match (self.scenarios.is_empty(), self.short) {
+            (false, _) => self.scenarios.clone(),
+            (true, true) => vec![Scenario::Lifecycle],
+            (true, false) => all.to_vec(),
+        }
+    }
+
+    fn play_scenarios(&self, context: &mut Context) -> Result<()> {
         installation::install(context)?;
-        for scenario in scenarios {
+        for scenario in self.chosen() {
             match scenario {
                 Scenario::Lifecycle => lifecycle::play(context)?,
                 Scenario::Recovery => recovery::play(context)?,
                 Scenario::Rollout => rollout::play(context)?,
                 Scenario::Certificates => certificates::play(context)?,
                 Scenario::BadInput => bad_input::play(context)?,
+                Scenario::Tenants => tenants::play(context)?,
             }
         }
         installation::uninstall(context)
