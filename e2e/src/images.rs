@@ -144,18 +144,21 @@ fn build_static(broker: bool, operator: bool) -> Result<PathBuf> {
         "aarch64" => "aarch64-unknown-linux-gnu",
         other => bail!("no static build for {other}; give --broker and --operator"),
     };
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(project_root()).args(["build", "--release", "--locked", "--target", target]);
-    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").env("CARGO_INCREMENTAL", "0");
-    // Symbols are a seventh of the image, and nobody debugs in it.
-    cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    let build = |package: &str, options: &[(&str, &str)]| {
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(project_root()).args(["build", "--release", "--locked", "--target", target]);
+        cargo.args(["-p", package, "--bin", package]).envs(options.iter().copied());
+        cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").env("CARGO_INCREMENTAL", "0");
+        // Symbols are a seventh of the image, and nobody debugs in it.
+        run(cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols"))
+    };
     if broker {
-        cargo.args(["-p", "starling-server", "--bin", "starling-server"]);
+        // A tenth smaller than by "thin", for a minute more; the operator would take five more.
+        build("starling-server", &[("CARGO_PROFILE_RELEASE_LTO", "fat")])?;
     }
     if operator {
-        cargo.args(["-p", "starling-operator", "--bin", "starling-operator"]);
+        build("starling-operator", &[])?;
     }
-    run(&mut cargo)?;
     Ok(target_folder().join(target).join("release"))
 }
 
