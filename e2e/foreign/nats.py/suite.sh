@@ -5,7 +5,7 @@ files="test_client test_client_async_await test_client_v2 test_micro_service tes
 
 prepare() {
   tree=$WORK/nats.py/nats_py-$version
-  python3 -c 'import venv, ensurepip' 2>/dev/null || apt-get install -qq -y python3-venv >/dev/null
+  python3 -c 'import venv, ensurepip' 2>/dev/null || { apt-get update -qq && apt-get install -qq -y python3-venv; } >/dev/null
   [ -x "$WORK/nats.py/venv/bin/pytest" ] || {
     python3 -m venv "$WORK/nats.py/venv"
     "$WORK/nats.py/venv/bin/pip" install -q --upgrade pytest nkeys setuptools
