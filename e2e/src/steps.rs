@@ -1,9 +1,11 @@
 //! The steps of a run and how long each took.
 //!
-//! Owns the table at a run's end. Never measures: times are arguments.
+//! Owns how a step is told and timed, and the table at a run's end.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
 
 /// One step that was done, or that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,28 @@ pub struct Step {
     pub note: String,
     /// Why it failed; `None` when it did not.
     pub failure: Option<String>,
+}
+
+/// Does a step, tells that it begins and how it ended, and notes how long it took and what it remarked.
+///
+/// # Errors
+/// The action's, with the step's name.
+#[allow(clippy::print_stdout, reason = "long work shows its progress")]
+pub fn timed(name: &str, action: impl FnOnce() -> Result<String>) -> (Step, Result<()>) {
+    println!("… {name}");
+    let start = Instant::now();
+    let result = action();
+    let took = start.elapsed();
+    let (note, failure) = match &result {
+        Ok(note) => (note.clone(), None),
+        Err(error) => (String::new(), Some(format!("{error:#}"))),
+    };
+    match &failure {
+        None => println!("ok {:.1} s  {note}", took.as_secs_f64()),
+        Some(failure) => println!("FAILED {failure}"),
+    }
+    let step = Step { name: name.to_owned(), took, note, failure };
+    (step, result.map(|_| ()).with_context(|| format!("step {name:?}")))
 }
 
 /// The steps of one run, in order.

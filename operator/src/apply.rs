@@ -22,7 +22,6 @@ use sha2::{Digest as _, Sha256};
 use crate::build::labels::FIELD_MANAGER;
 use crate::build::{APPLIED_HASH, Resources, SystemSecret, authority_secret, server_secret, system_secret};
 use crate::certificates::State;
-use crate::crd::{self, NatsCluster, NatsClusterStatus};
 use crate::observe::kubernetes::owner_uid;
 use crate::status::Note;
 use crate::validate::Cluster;
@@ -143,32 +142,6 @@ pub async fn delete_pod(client: &Client, pod: &Pod) -> Result<(), ApplyError> {
     }
 }
 
-/// Writes the status, all of it.
-///
-/// # Errors
-/// See [`ApplyError`].
-pub async fn status(
-    client: &Client,
-    object: &NatsCluster,
-    status: &NatsClusterStatus,
-) -> Result<(), ApplyError> {
-    let name = object.name_any();
-    let clusters: Api<NatsCluster> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
-    let patch = serde_json::json!({
-        "apiVersion": format!("{}/{}", crd::GROUP, crd::VERSION),
-        "kind": "NatsCluster",
-        "metadata": {"name": name},
-        "status": status,
-    });
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    match clusters.patch_status(&name, &parameters, &Patch::Apply(patch)).await {
-        Ok(_) => Ok(()),
-        // Deleted meanwhile.
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => Err(refused::<NatsCluster>(&name, source)),
-    }
-}
-
 /// Publishes an Event. Events are news, not state: one that is lost stops nothing.
 ///
 /// A recorder of its own for each: a shared one folds Events of one reason into the first of them, and with
@@ -204,11 +177,11 @@ where
     ensure_owned(client, &namespace, &uid, desired).await
 }
 
-/// Writes the status of an object that is not a cluster, all of it.
+/// Writes the status of an object, all of it.
 ///
 /// # Errors
 /// See [`ApplyError`].
-pub async fn status_of<K>(client: &Client, object: &K, status: &impl Serialize) -> Result<(), ApplyError>
+pub async fn status<K>(client: &Client, object: &K, status: &impl Serialize) -> Result<(), ApplyError>
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
         + Clone

@@ -212,7 +212,7 @@ pub async fn tell(
         }
         let before = account.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         publish(client, reporter, account, tenancy::status_notes(before, &current.conditions, None)).await;
-        apply::status_of(client, account, &current).await?;
+        apply::status(client, account, &current).await?;
     }
     for user in &tenants.users {
         let current = tenancy::user_status(user, outcome, served, now);
@@ -224,7 +224,7 @@ pub async fn tell(
         let names = (before.and_then(|status| status.user.as_ref()), current.user.as_ref());
         publish(client, reporter, user, tenancy::status_notes(conditions, &current.conditions, Some(names)))
             .await;
-        apply::status_of(client, user, &current).await?;
+        apply::status(client, user, &current).await?;
     }
     Ok(())
 }

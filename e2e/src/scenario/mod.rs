@@ -15,8 +15,8 @@ pub mod tenants;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
-use e2e::steps::{Step, Steps};
+use anyhow::{Result, bail};
+use e2e::steps::{Step, Steps, timed};
 
 use crate::images::{self, Images, ImagesArguments, PackArguments};
 use crate::kubernetes::Kubernetes;
@@ -81,20 +81,9 @@ struct Context {
 impl Context {
     /// Does a step and notes how long it took and what it remarked.
     fn step(&mut self, name: &str, action: impl FnOnce(&Self) -> Result<String>) -> Result<()> {
-        println!("… {name}");
-        let start = Instant::now();
-        let result = action(self);
-        let took = start.elapsed();
-        let (note, failure) = match &result {
-            Ok(note) => (note.clone(), None),
-            Err(error) => (String::new(), Some(format!("{error:#}"))),
-        };
-        match &failure {
-            None => println!("ok {:.1} s  {note}", took.as_secs_f64()),
-            Some(failure) => println!("FAILED {failure}"),
-        }
-        self.steps.push(Step { name: name.to_owned(), took, note, failure });
-        result.map(|_| ()).with_context(|| format!("step {name:?}"))
+        let (step, result) = timed(name, || action(self));
+        self.steps.push(step);
+        result
     }
 }
 
