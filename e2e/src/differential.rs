@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use e2e::script::{
     Case, Script, Step, differences, json_shape, last_reply, masked_info, masked_messages, parse_known,
-    parse_transcripts, printable_lines,
+    parse_transcripts, printable_lines, reports_last,
 };
 
 use crate::process::{Running, eventually, free_ports, project_root};
@@ -225,7 +225,7 @@ impl Server {
             let mut lines = connection.notes;
             // A second INFO follows some CONNECTs; its values change from run to run too.
             // The server's own PINGs come by its clock, which a busy machine shows.
-            let received = masked_messages(printable_lines(&connection.received));
+            let received = reports_last(masked_messages(printable_lines(&connection.received)));
             lines.extend(received.iter().filter(|line| *line != "PING").map(|line| masked_info(line)));
             lines.push((if connection.closed { "(closed)" } else { "(open)" }).to_owned());
             for line in lines {

@@ -288,6 +288,24 @@ pub fn masked_messages(lines: Vec<String>) -> Vec<String> {
     masked
 }
 
+/// Messages that report on a service's latency, behind all other lines: servers send them from a queue of their own, so
+/// their place among the answers to the same connection is chance.
+#[must_use]
+pub fn reports_last(lines: Vec<String>) -> Vec<String> {
+    let is_report = |line: &String| line.starts_with('{') && line.contains("\"io.nats.server.metric");
+    let (mut others, mut reports) = (Vec::new(), Vec::new());
+    for line in lines {
+        if is_report(&line) {
+            reports.extend(others.pop());
+            reports.push(line);
+        } else {
+            others.push(line);
+        }
+    }
+    others.append(&mut reports);
+    others
+}
+
 fn mask_client(value: &mut serde_json::Value) {
     let serde_json::Value::Object(fields) = value else { return };
     // a server may know the round trip already, or not yet
@@ -392,6 +410,13 @@ pub fn differences(want: &str, got: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reports_come_behind_all_answers_with_their_heads() {
+        let report = r#"{"status":200,"type":"io.nats.server.metric.v1.service_latency"}"#;
+        let lines = ["PONG", "MSG report 2 …", report, "PONG"].map(str::to_owned).to_vec();
+        assert_eq!(reports_last(lines), ["PONG", "PONG", "MSG report 2 …", report]);
+    }
 
     #[test]
     fn a_script_is_read_into_config_cases_and_steps() {

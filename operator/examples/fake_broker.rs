@@ -4,7 +4,7 @@
 //! `/routez`, loads its file again on SIGHUP, and ends on SIGUSR2 (after the grace period, here a tenth of
 //! a second) and SIGTERM.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +16,9 @@ use tokio::signal::unix::{SignalKind, signal};
 struct Broker {
     file: String,
     config: Mutex<Rendered>,
-    peers: Mutex<HashSet<String>>,
+    /// Connections by the name of their other end. Counted: a pair may have two, and a cluster of another test, whose
+    /// servers have the same names, may have had this port before.
+    peers: Mutex<HashMap<String, usize>>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -85,11 +87,16 @@ async fn greet(mut stream: TcpStream, broker: Arc<Broker>, name: String) {
     let Ok(length) = stream.read(&mut buffer).await else { return };
     let peer = String::from_utf8_lossy(&buffer[..length]).into_owned();
     if let Ok(mut peers) = broker.peers.lock() {
-        peers.insert(peer.clone());
+        *peers.entry(peer.clone()).or_default() += 1;
     }
     while stream.read(&mut buffer).await.is_ok_and(|length| length > 0) {}
-    if let Ok(mut peers) = broker.peers.lock() {
-        peers.remove(&peer);
+    if let Ok(mut peers) = broker.peers.lock()
+        && let Some(connections) = peers.get_mut(&peer)
+    {
+        *connections -= 1;
+        if *connections == 0 {
+            peers.remove(&peer);
+        }
     }
 }
 
@@ -113,7 +120,7 @@ fn document(broker: &Broker, path: &str) -> serde_json::Value {
         }
         "/routez" => {
             let peers = broker.peers.lock().map(|peers| peers.clone()).unwrap_or_default();
-            let routes: Vec<_> = peers.iter().map(|peer| serde_json::json!({"remote_id": peer})).collect();
+            let routes: Vec<_> = peers.keys().map(|peer| serde_json::json!({"remote_id": peer})).collect();
             serde_json::json!({"routes": routes})
         }
         _ => serde_json::json!({"status": "ok"}),

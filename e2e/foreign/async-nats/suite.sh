@@ -16,9 +16,12 @@ prepare() {
     sed -i 's/^auto\(tests\|examples\|benches\) = .*//' "$tree.new/Cargo.toml"
     sed -i 's/^\[package\]$/[package]\nautoexamples = false\nautobenches = false\nautotests = false/' "$tree.new/Cargo.toml"
     for test in $tests; do printf '\n[[test]]\nname = "%s"\npath = "tests/%s.rs"\n' "$test" "$test"; done >>"$tree.new/Cargo.toml"
-    printf '\n[dev-dependencies.nats-server]\npath = "%s"\n\n[profile.dev]\ndebug = false\n' "$here/async-nats/launcher" >>"$tree.new/Cargo.toml"
+    printf '\n[dev-dependencies.nats-server]\npath = "../launcher"\n\n[profile.dev]\ndebug = false\n' >>"$tree.new/Cargo.toml"
     mv "$tree.new" "$tree"
   fi
+  # beside the sources: what is kept from an earlier run must not name the folder of another checkout
+  ln -sfn "$here/async-nats/launcher" "$WORK/async-nats/launcher"
+  sed -i 's|^path = ".*/e2e/foreign/async-nats/launcher"$|path = "../launcher"|' "$tree/Cargo.toml"
   (cd "$tree" && CARGO_TARGET_DIR=$WORK/async-nats/target cargo test --no-run -q 2>&1 | grep -v '^warning' || true)
 }
 
