@@ -129,6 +129,9 @@ pub fn build_plugin() -> Result<()> {
         "--locked",
         "-p",
         "starling-operator",
+        // Named too, so that both are built with the same features of what they share, once.
+        "-p",
+        "starling-e2e",
         "--bin",
         "kubectl-nats",
     ]);

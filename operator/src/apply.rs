@@ -19,8 +19,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::build::labels::FIELD_MANAGER;
-use crate::build::{APPLIED_HASH, Resources, SystemSecret, authority_secret, server_secret, system_secret};
+use crate::build::config::Generation;
+use crate::build::labels::{CONFIG_RELOAD, FIELD_MANAGER};
+use crate::build::{
+    APPLIED_HASH, Resources, SystemSecret, authority_secret, config_secret, server_secret, system_secret,
+};
 use crate::certificates::State;
 use crate::observe::kubernetes::owner_uid;
 use crate::status::Note;
@@ -140,6 +143,33 @@ pub async fn delete_pod(client: &Client, pod: &Pod) -> Result<(), ApplyError> {
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
         Err(source) => Err(refused::<Pod>(&pod.name_any(), source)),
     }
+}
+
+/// Notes on a pod what its server was told to load ([`CONFIG_RELOAD`]). A pod that is gone is no error.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn told_to_reload(client: &Client, pod: &Pod, told: &str) -> Result<(), ApplyError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+    // Not applied: the pod is the StatefulSet's. The uid makes sure that it is the one that was seen.
+    let patch = serde_json::json!({"metadata": {"uid": pod.uid(), "annotations": {CONFIG_RELOAD: told}}});
+    match pods.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        Err(source) => Err(refused::<Pod>(&pod.name_any(), source)),
+    }
+}
+
+/// Creates or repairs the Secret with the configuration alone.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn configuration(
+    client: &Client,
+    cluster: &Cluster,
+    generation: &Generation,
+) -> Result<(), ApplyError> {
+    ensure::<Secret>(client, cluster, &config_secret(cluster, generation)).await
 }
 
 /// Publishes an Event. Events are news, not state: one that is lost stops nothing.

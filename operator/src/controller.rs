@@ -22,13 +22,14 @@ use kube::{Client, Resource as _, ResourceExt as _};
 use tokio::sync::watch;
 
 use crate::apply::{self, ApplyError};
-use crate::build::config::{self, Generation, Placement, Reload};
+use crate::build::config::{self, Generation, Placement, Refused, Reload, reload_by_request};
 use crate::build::{self, SystemSecret, labels};
 use crate::certificates::{self, Asked, issue};
 use crate::crd::{Endpoint, NatsAccount, NatsCluster, NatsClusterStatus, NatsUser};
 use crate::metrics::Metrics;
 use crate::observe::broker::Prober;
 use crate::observe::kubernetes::{self, Seen};
+use crate::reload::{self, Login, ReloadError, Trust};
 use crate::rollout::{self, Observed, Plan, Step, Target, Wait};
 use crate::status::{self, Certificate, Note, View};
 use crate::tenancy::{self, Served};
@@ -47,6 +48,9 @@ const PAUSE_REFUSED: Duration = Duration::from_secs(60);
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// Longest wait for one broker's answers.
 const ASK_TIME_MAX: Duration = Duration::from_secs(5);
+/// Time in which a server that is to reload has done so, or never will. Kubelets bring a changed Secret to a
+/// pod within seconds when the pod changes too, and within two minutes otherwise.
+const RELOAD_TIME_MAX: Duration = Duration::from_secs(150);
 /// Clusters looked at side by side.
 const CONCURRENCY: u16 = 8;
 
@@ -275,20 +279,27 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
     let now = kubernetes::now();
     let mut tenants = tenants::observe(client, &cluster).await?;
     let outcome = settle_tenants(context, &mut cluster, &mut tenants, &seen, object, &now).await?;
-    let generation = match prepare(context, &cluster, &seen).await? {
-        Ok(generation) => generation,
+    let Prepared { mut generation, reload, login } = match prepare(context, &cluster, &seen).await? {
+        Ok(prepared) => prepared,
         Err((reason, message)) => return refuse(object, context, reason, &message).await,
     };
     let restarted_at = object.annotations().get(labels::RESTARTED_AT).map(String::as_str);
     let mut resources = build::resources(&cluster, &generation, restarted_at, 0);
     let reports = kubernetes::reports(&seen, &cluster, &context.prober).await;
-    let observed = kubernetes::observed(&seen, &cluster, &resources.template_hash, &reports, &now);
+    let (digest, template) = (generation.rendered.digest.clone(), resources.template_hash.clone());
+    let observed = kubernetes::observed(&seen, &cluster, &template, &digest, &reports, &now);
+    let refused = seen.generation.as_ref().and_then(|before| before.refused.as_ref());
+    if let Some(refused) = refused.filter(|refused| refused.digest == digest && refused.template == template)
+    {
+        return refuse(object, context, "ReloadRefused", &refused.problem).await;
+    }
+    generation.prove(observed.everybody_runs(&digest));
+    resources.config = build::config_secret(&cluster, &generation);
     let (certificate, look_again) = match certify(object, context, &cluster, &seen, &observed).await? {
         Ok(certified) => certified,
         Err((reason, message)) => return refuse(object, context, reason, &message).await,
     };
-    let digest = generation.rendered.digest.clone();
-    let target = Target::new(&cluster, resources.template_hash.clone(), digest, Reload::Impossible);
+    let target = Target::new(&cluster, template.clone(), digest.clone(), reload, RELOAD_TIME_MAX);
     let plan = rollout::plan(&target, &observed);
     if !cluster.paused {
         context.must_lead()?;
@@ -299,7 +310,13 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
             }
             result => result?,
         }
-        carry_out(context, &cluster, &seen, &plan.step).await?;
+        if let Some(problem) =
+            carry_out(context, &cluster, &seen, &plan.step, &digest, login.as_ref()).await?
+        {
+            let refused = Refused { digest, template, problem: status::taken_back(&problem) };
+            apply::configuration(client, &cluster, &generation.taken_back(refused.clone())).await?;
+            return refuse(object, context, "ReloadRefused", &refused.problem).await;
+        }
     }
     let certificate = certificate.as_ref();
     if !cluster.paused && asked_cert_manager_before(object, &cluster) {
@@ -422,25 +439,32 @@ fn asked_cert_manager_before(object: &NatsCluster, cluster: &Cluster) -> bool {
     !now && before.is_some_and(|before| before.secret_name == build::cert_manager_secret_name(&cluster.name))
 }
 
+/// What servers are to load, and how they are told.
+struct Prepared {
+    generation: Generation,
+    reload: Reload,
+    /// How we get in to have them load it; `None`: we do not.
+    login: Option<Login>,
+}
+
 /// Credentials and configuration; the inner error is the user's to mend.
 async fn prepare(
     context: &Context,
     cluster: &Cluster,
     seen: &Seen,
-) -> Result<Result<Generation, (&'static str, String)>, ReconcileError> {
-    let system = match &seen.system {
-        Some(system) => system.clone(),
-        None => SystemSecret { route_password: config::new_password(&mut rand::rng()) },
-    };
+) -> Result<Result<Prepared, (&'static str, String)>, ReconcileError> {
+    let system = SystemSecret::complete(seen.system.as_ref(), &mut rand::rng());
+    let login = login(cluster, seen, &system);
+    let operator_key = login.as_ref().map(|login| login.key.public_key());
     let fragments = match &seen.fragments {
         Ok(fragments) => fragments,
         Err(message) => return Ok(Err(("SecretMissing", message.clone()))),
     };
-    let rendered =
-        match config::render(cluster, &Placement::in_pod(cluster), &system.route_password, fragments) {
-            Ok(rendered) => rendered,
-            Err(error) => return Ok(Err(("ConfigRejected", error.to_string()))),
-        };
+    let placement = Placement { operator_key: operator_key.clone(), ..Placement::in_pod(cluster) };
+    let rendered = match config::render(cluster, &placement, &system.route_password, fragments) {
+        Ok(rendered) => rendered,
+        Err(error) => return Ok(Err(("ConfigRejected", error.to_string()))),
+    };
     if !cluster.paused {
         context.must_lead()?;
         match apply::system(&context.client, cluster, &system).await {
@@ -448,24 +472,72 @@ async fn prepare(
             result => result?,
         }
     }
-    Ok(Ok(Generation::after(seen.generation.as_ref(), rendered, Reload::Impossible)))
+    let before = seen.generation.as_ref();
+    let reload = operator_key.map_or(Reload::Impossible, |key| reload_by_request(before, &rendered, &key));
+    Ok(Ok(Prepared { generation: Generation::after(before, rendered, reload), reload, login }))
+}
+
+/// How we get in to servers. `None` where they want a certificate of clients and it is not ours to read.
+fn login(cluster: &Cluster, seen: &Seen, system: &SystemSecret) -> Option<Login> {
+    let key = system.operator_key()?;
+    let Some(clients) = cluster.tls.as_ref().and_then(|tls| tls.clients) else {
+        return Some(Login { key, tls: None });
+    };
+    let of_others = seen.foreign_certificate.as_ref().map(kubernetes::public_files);
+    if clients.verify && of_others.is_some() {
+        return None;
+    }
+    let files = of_others.as_ref().unwrap_or(&seen.certificates.server);
+    let file = |name: &str| files.data.get(name).cloned();
+    let trust = file(certificates::key::CA_CRT).zip(file(certificates::key::TLS_CRT));
+    let tls = trust.and_then(|(authorities, certificate)| {
+        let server_name = certificates::first_name(&certificate)?;
+        let shown = file(certificates::key::TLS_KEY).filter(|_| clients.verify);
+        Some(Trust { authorities, server_name, certificate: shown.map(|key| (certificate, key)) })
+    });
+    Some(Login { key, tls })
 }
 
 /// Steps that change the number of servers were taken by applying the StatefulSet; its controller starts and
-/// stops pods, and each pod's preStop hook puts its server into lame duck mode.
+/// stops pods, and each pod's preStop hook puts its server into lame duck mode. Answers with why a server
+/// refused its configuration, if one did.
 async fn carry_out(
     context: &Context,
     cluster: &Cluster,
     seen: &Seen,
     step: &Step,
-) -> Result<(), ReconcileError> {
-    let Step::Replace { ordinal, .. } = step else { return Ok(()) };
+    digest: &str,
+    login: Option<&Login>,
+) -> Result<Option<String>, ReconcileError> {
+    let (Step::Replace { ordinal, .. }
+    | Step::Reload { ordinal }
+    | Step::Wait(Wait::Reloading { ordinal, .. })) = step
+    else {
+        return Ok(None);
+    };
     context.must_lead()?;
     let name = cluster.server_name(*ordinal);
-    match seen.pods.iter().find(|pod| pod.name_any() == name) {
-        Some(pod) => Ok(apply::delete_pod(&context.client, pod).await?),
-        None => Ok(()),
+    let Some(pod) = seen.pods.iter().find(|pod| pod.name_any() == name) else { return Ok(None) };
+    match step {
+        Step::Replace { .. } => apply::delete_pod(&context.client, pod).await?,
+        // The file takes its time to the pod, so it is asked for from the next look on.
+        Step::Reload { .. } => {
+            let told = format!("{digest} {}", kubernetes::now().0);
+            apply::told_to_reload(&context.client, pod, &told).await?;
+        }
+        _ => {
+            let address = kubernetes::address(pod, cluster.listener.port);
+            let Some((address, login)) = address.zip(login) else { return Ok(None) };
+            match reload::ask(&address, login, ASK_TIME_MAX).await {
+                Ok(()) => {}
+                Err(ReloadError::Refused(problem)) => return Ok(Some(format!("{name}: {problem}"))),
+                Err(error) => {
+                    tracing::info!(cluster = %format!("{}/{}", cluster.namespace, cluster.name), server = name, "{error}");
+                }
+            }
+        }
     }
+    Ok(None)
 }
 
 /// Says why nothing is done, and touches nothing that runs.

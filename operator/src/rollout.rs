@@ -66,6 +66,16 @@ pub struct Observed {
     pub servers: Vec<Server>,
 }
 
+impl Observed {
+    /// Whether every server is healthy and has loaded this configuration.
+    pub fn everybody_runs(&self, config: &str) -> bool {
+        let runs = |server: &Server| {
+            server.health == Health::Ready && server.config.as_deref() == Some(config) && !server.leaving
+        };
+        !self.servers.is_empty() && self.servers.iter().all(runs)
+    }
+}
+
 /// What the servers should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -81,6 +91,8 @@ pub struct Target {
     pub automatic: bool,
     /// Whether the driver can have a server load a changed configuration.
     pub reload: Reload,
+    /// Time in which a server that was told to reload has done so, or never will.
+    pub reload_time_max: Duration,
     /// How long a server must have been healthy before another is touched.
     pub ready_min: Duration,
     /// How long a server may take to become healthy before we call it stuck.
@@ -89,7 +101,13 @@ pub struct Target {
 
 impl Target {
     /// The target of a cluster whose newest template and configuration are known.
-    pub fn new(cluster: &Cluster, template: String, config: String, reload: Reload) -> Self {
+    pub fn new(
+        cluster: &Cluster,
+        template: String,
+        config: String,
+        reload: Reload,
+        reload_time_max: Duration,
+    ) -> Self {
         Self {
             servers: cluster.servers_wanted(),
             template,
@@ -97,6 +115,7 @@ impl Target {
             paused: cluster.paused,
             automatic: cluster.updates.automatic,
             reload,
+            reload_time_max,
             ready_min: cluster.updates.ready_min,
             gate_timeout: cluster.updates.gate_timeout,
         }
@@ -244,9 +263,6 @@ pub struct Plan {
     pub workload_servers: u32,
 }
 
-/// Time in which a server that was told to reload has done so, or never will.
-const RELOAD_TIME_MAX: Duration = Duration::from_secs(10);
-
 /// Plans the next step.
 pub fn plan(target: &Target, observed: &Observed) -> Plan {
     let now = observed.workload_servers.unwrap_or(0);
@@ -337,14 +353,27 @@ fn roll(target: &Target, observed: &Observed, now: u32) -> Step {
     }
     match observed.servers.iter().rev().find(behind) {
         Some(Server { ordinal, reload_age: Some(age), .. }) => {
-            Step::Wait(Wait::Reloading { ordinal: *ordinal, overdue: *age > RELOAD_TIME_MAX })
+            Step::Wait(Wait::Reloading { ordinal: *ordinal, overdue: *age > target.reload_time_max })
         }
+        Some(_) if let Some(wait) = canary(target, observed) => Step::Wait(wait),
         Some(server) if target.reload == Reload::Possible => Step::Reload { ordinal: server.ordinal },
         Some(Server { ordinal, state_age, .. }) => {
             Step::Wait(Wait::NotLoaded { ordinal: *ordinal, overdue: *state_age > target.gate_timeout })
         }
         None => Step::Done,
     }
+}
+
+/// The first server that loaded a configuration must stay healthy with it for a while before the others do.
+fn canary(target: &Target, observed: &Observed) -> Option<Wait> {
+    let mut loaded = observed
+        .servers
+        .iter()
+        .filter(|server| server.reload_age.is_some() && server.config.as_ref() == Some(&target.config));
+    let first = loaded.next()?;
+    let left = target.ready_min.saturating_sub(first.reload_age.unwrap_or_default());
+    let wait = Wait::Settling { ordinal: first.ordinal, left };
+    (loaded.next().is_none() && !left.is_zero()).then_some(wait)
 }
 
 /// What must be waited for before a working server is disturbed, when the first `stay` are to work. Names

@@ -215,6 +215,7 @@ const STALLED_REASONS: &[&str] = &[
     "SecretMissing",
     "CertificateInvalid",
     "CertManagerMissing",
+    "NameTaken",
 ];
 
 /// Reasons of `CertificatesReady=False` that are worth an Event.
@@ -367,7 +368,7 @@ pub fn waiting_for(cluster: &Cluster, step: &Step) -> Option<String> {
         Wait::Reloading { ordinal, overdue: false } => format!("{} to load its configuration", name(ordinal)),
         Wait::Reloading { ordinal, overdue: true } => {
             format!(
-                "{} to load its configuration, which it seems to have refused; see its log",
+                "{} to load its configuration, which it has not done; see its log and the operator's",
                 name(ordinal)
             )
         }
@@ -536,19 +537,30 @@ pub fn certificate_note(secret_name: &str, step: Rotation, issued: bool) -> Opti
     Some(Note { warning: false, reason: "CertificateRotated", message })
 }
 
+/// What is told when a running server refused its configuration, in the server's words.
+pub fn taken_back(problem: &str) -> String {
+    format!(
+        "{problem}; no server was changed and no other was asked, and the configuration before it is in force. \
+         Correct the spec, or set the annotation starling.dev/restarted-at to have servers start with it"
+    )
+}
+
 /// The reason of Ready=False and Reconciling=True.
 fn reason(view: View<'_>) -> &'static str {
     let View { target, observed, plan, .. } = view;
+    let outdated = observed.servers.iter().any(|server| server.template != target.template);
     match &plan.step {
         Step::Grow { .. } => "ScalingUp",
         Step::Shrink { .. } => "ScalingDown",
         Step::Stop => "Hibernating",
         Step::Reload { .. } | Step::Wait(Wait::Reloading { .. }) => "Reloading",
+        Step::Wait(Wait::Settling { .. }) if !outdated => "Reloading",
         Step::Replace { .. } | Step::Wait(Wait::OnDelete { .. } | Wait::Settling { .. }) => "RollingUpdate",
         Step::Done => "AllServersReady",
         Step::Wait(_) if observed.workload_servers.is_some_and(|now| now > target.servers) => "ScalingDown",
         Step::Wait(Wait::Leaving { ordinal, .. }) if *ordinal >= target.servers => "ScalingDown",
-        Step::Wait(_) if observed.servers.iter().any(|server| !is_updated(target, server)) => "RollingUpdate",
+        Step::Wait(_) if outdated => "RollingUpdate",
+        Step::Wait(_) if observed.servers.iter().any(|server| !is_updated(target, server)) => "Reloading",
         Step::Wait(_) => "WaitingForServers",
     }
 }
@@ -602,6 +614,8 @@ mod tests {
     use crate::rollout::plan;
     use crate::validate::{Defaults, validate};
 
+    const RELOAD: Duration = Duration::from_secs(10);
+
     fn at(second: u8) -> Time {
         Time(format!("2026-01-01T00:00:{second:02}Z").parse().expect("a time"))
     }
@@ -643,7 +657,7 @@ mod tests {
 
     fn seen(spec: serde_json::Value, observed: &Observed, reload: Reload) -> NatsClusterStatus {
         let cluster = cluster(spec);
-        let target = Target::new(&cluster, "t1".to_owned(), "c1".to_owned(), reload);
+        let target = Target::new(&cluster, "t1".to_owned(), "c1".to_owned(), reload, RELOAD);
         let plan = plan(&target, observed);
         let view = View { cluster: &cluster, target: &target, observed, plan: &plan, certificate: None };
         status(view, Vec::new(), None, None, &at(0))
@@ -747,8 +761,8 @@ mod tests {
                     o.servers[1].config = Some("c0".to_owned());
                     o.servers[1].reload_age = Some(late);
                 }),
-                "False Reloading: waiting for orders-1 to load its configuration, which it seems to have refused; \
-                 see its log",
+                "False Reloading: waiting for orders-1 to load its configuration, which it has not done; see its \
+                 log and the operator's",
             ),
             (
                 serde_json::json!({"paused": true}),
@@ -771,7 +785,7 @@ mod tests {
     fn a_driver_that_cannot_reload_says_what_to_do() {
         let observed = changed(|o| o.servers[1].config = Some("c0".to_owned()));
         let status = seen(serde_json::json!({}), &observed, Reload::Impossible);
-        let expected = "False RollingUpdate: waiting for orders-1 to report the newest configuration; if it does \
+        let expected = "False Reloading: waiting for orders-1 to report the newest configuration; if it does \
                         not, delete its pod";
         assert_eq!(show(&status, condition::READY), expected);
         assert_eq!(show(&status, condition::CONFIG_APPLIED), "False ReloadPending: 1 servers are to load it");
@@ -838,7 +852,7 @@ mod tests {
     #[test]
     fn transition_times_change_with_the_status_only() {
         let cluster = cluster(serde_json::json!({}));
-        let target = Target::new(&cluster, "t1".to_owned(), "c1".to_owned(), Reload::Possible);
+        let target = Target::new(&cluster, "t1".to_owned(), "c1".to_owned(), Reload::Possible, RELOAD);
         let look = |observed: &Observed, previous: Option<&NatsClusterStatus>, now| {
             let plan = plan(&target, observed);
             let view = View { cluster: &cluster, target: &target, observed, plan: &plan, certificate: None };
@@ -858,7 +872,7 @@ mod tests {
     #[test]
     fn a_rollout_is_reported_from_its_begin_to_its_end() {
         let cluster = cluster(serde_json::json!({}));
-        let target = Target::new(&cluster, "t1".to_owned(), "c1".to_owned(), Reload::Possible);
+        let target = Target::new(&cluster, "t1".to_owned(), "c1".to_owned(), Reload::Possible, RELOAD);
         let look = |observed: &Observed, previous: Option<&NatsClusterStatus>, now| {
             let plan = plan(&target, observed);
             let view = View { cluster: &cluster, target: &target, observed, plan: &plan, certificate: None };

@@ -136,7 +136,7 @@ async fn drift_is_repaired_in_every_kind_of_object() {
     let (script, cluster) = (Script::default(), cluster(json!({})));
     let client = script.client();
     let resources = resources(&cluster);
-    let system = SystemSecret { route_password: "p".to_owned() };
+    let system = SystemSecret { route_password: "p".to_owned(), operator_seed: "s".to_owned() };
     let state = certificates();
     let apply_all = async || {
         apply::system(&client, &cluster, &system).await.expect("applied");
@@ -221,7 +221,7 @@ async fn other_peoples_objects_are_never_written() {
         for path in [CONFIG, SYSTEM] {
             script.put(path, secret.clone());
         }
-        let system = SystemSecret { route_password: "p".to_owned() };
+        let system = SystemSecret { route_password: "p".to_owned(), operator_seed: "s".to_owned() };
         let refused = apply::system(&client, &cluster, &system).await.expect_err("refused");
         assert!(matches!(&refused, ApplyError::Foreign { name, .. } if name == "orders-system"), "{refused}");
         let refused = apply::resources(&client, &cluster, &resources(&cluster)).await.expect_err("refused");
@@ -270,7 +270,8 @@ async fn a_pod_is_deleted_only_as_it_was_seen() {
 async fn secrets_are_only_in_secrets() {
     let (script, cluster) = (Script::default(), cluster(json!({})));
     let client = script.client();
-    let system = SystemSecret { route_password: "a-route-password".to_owned() };
+    let system =
+        SystemSecret { route_password: "a-route-password".to_owned(), operator_seed: "a-seed".to_owned() };
     apply::system(&client, &cluster, &system).await.expect("applied");
     let rendered =
         render(&cluster, &Placement::in_pod(&cluster), &system.route_password, &[]).expect("renders");

@@ -22,8 +22,8 @@ enum Happening {
     Scale(u32),
     /// The user changes the template; a bad one never becomes ready.
     Template { bad: bool },
-    /// The user changes a setting that servers can reload.
-    Config,
+    /// The user changes a setting that servers can reload; a bad one is never loaded by a running server.
+    Config { bad: bool },
     /// The user pauses or goes on.
     Pause(bool),
     /// A server stops working.
@@ -50,6 +50,8 @@ struct Pod {
     left: u8,
     leaving: bool,
     age: u64,
+    /// Configuration that it was told to load, and seconds since.
+    told: Option<(u32, u64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +60,7 @@ struct World {
     template: u32,
     bad_templates: Vec<u32>,
     config: u32,
+    bad_configs: Vec<u32>,
     lag: bool,
     workload: Option<u32>,
     pods: std::collections::BTreeMap<u32, Pod>,
@@ -72,6 +75,7 @@ impl World {
             paused: false,
             automatic: true,
             reload: Reload::Possible,
+            reload_time_max: Duration::from_secs(10),
             ready_min: Duration::from_secs(2),
             gate_timeout: Duration::from_secs(60),
         };
@@ -80,6 +84,7 @@ impl World {
             template: 0,
             bad_templates: Vec::new(),
             config: 0,
+            bad_configs: Vec::new(),
             lag: false,
             workload: None,
             pods: std::collections::BTreeMap::new(),
@@ -96,9 +101,12 @@ impl World {
                     self.bad_templates.push(self.template);
                 }
             }
-            Happening::Config => {
+            Happening::Config { bad } => {
                 self.config += 1;
                 self.target.config = self.config.to_string();
+                if *bad {
+                    self.bad_configs.push(self.config);
+                }
             }
             Happening::Pause(paused) => self.target.paused = *paused,
             Happening::Crash(ordinal) => {
@@ -144,6 +152,7 @@ impl World {
                 left: 2,
                 leaving: false,
                 age: 0,
+                told: None,
             });
         }
         for pod in self.pods.values_mut() {
@@ -152,6 +161,13 @@ impl World {
             let good = !self.bad_templates.contains(&pod.template);
             if pod.left == 0 && !pod.works && !pod.leaving && good {
                 (pod.works, pod.age) = (true, 0);
+            }
+            // The file takes its time to the server.
+            if let Some((config, since)) = &mut pod.told {
+                *since += 1;
+                if *since >= 3 && pod.works && !self.bad_configs.contains(config) {
+                    pod.config = *config;
+                }
             }
         }
     }
@@ -171,7 +187,10 @@ impl World {
             leaving: pod.leaving,
             routes: (!pod.hidden).then_some(routes),
             state_age: Duration::from_secs(pod.age),
-            reload_age: None,
+            reload_age: pod
+                .told
+                .filter(|(config, _)| *config == self.config)
+                .map(|(_, since)| Duration::from_secs(since)),
             version: None,
             trouble: None,
             certificate_not_after: None,
@@ -193,7 +212,7 @@ impl World {
             }
             Step::Reload { ordinal } => {
                 if let Some(pod) = self.pods.get_mut(ordinal) {
-                    pod.config = self.config;
+                    pod.told = Some((self.config, 0));
                 }
             }
             Step::Replace { ordinal, .. } => self.leave(*ordinal),
@@ -220,7 +239,15 @@ impl World {
                 prop_assert!(from == &before && to > from && *to == self.target.servers);
                 None
             }
-            Step::Reload { .. } | Step::Done | Step::Wait(_) => {
+            Step::Reload { ordinal } => {
+                // A change that one server does not take never reaches another.
+                let told = |pod: &&Pod| pod.told.is_some_and(|(config, _)| config == self.config);
+                let waited_for =
+                    self.pods.values().filter(told).any(|pod| pod.works && pod.config != self.config);
+                prop_assert!(!waited_for, "tells {} while another has not loaded it", ordinal);
+                None
+            }
+            Step::Done | Step::Wait(_) => {
                 prop_assert_eq!(plan.workload_servers, before, "nobody asked for another number");
                 None
             }
@@ -261,6 +288,7 @@ fn live(planner: Planner, history: &[Happening]) -> Result<(), TestCaseError> {
     }
     // Whatever was broken, the user asks for something sound in the end, and nothing else happens.
     world.happen(&Happening::Template { bad: false });
+    world.happen(&Happening::Config { bad: false });
     world.happen(&Happening::Pause(false));
     world.happen(&Happening::Lag(false));
     (0..SERVERS_MAX).for_each(|ordinal| world.happen(&Happening::Hide(ordinal, false)));
@@ -292,7 +320,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         2 => (0..=SERVERS_MAX).prop_map(Happening::Scale),
         2 => any::<bool>().prop_map(|bad| Happening::Template { bad }),
-        1 => Just(Happening::Config),
+        2 => any::<bool>().prop_map(|bad| Happening::Config { bad }),
         1 => any::<bool>().prop_map(Happening::Pause),
         2 => ordinal.clone().prop_map(Happening::Crash),
         1 => (ordinal.clone(), any::<bool>()).prop_map(|(ordinal, hidden)| Happening::Hide(ordinal, hidden)),
@@ -382,12 +410,21 @@ fn broken_planners_are_caught() {
             plan
         }
     };
+    // Takes a server that was told to reload for one that has.
+    let trusting: Planner = |target, observed| {
+        let mut observed = observed.clone();
+        for server in observed.servers.iter_mut().filter(|server| server.reload_age.is_some()) {
+            server.config = Some(target.config.clone());
+        }
+        plan(target, &observed)
+    };
     for (name, mutant, crime) in [
         ("blind", blind, "takes down"),
         ("hasty", hasty, "replaces what is not there"),
         ("greedy", greedy, "one at a time"),
         ("deaf", deaf, "paused"),
         ("idle", idle, "does not converge"),
+        ("trusting", trusting, "while another has not loaded it"),
     ] {
         let reason = verdict(mutant).expect_err(name);
         assert!(reason.contains(crime), "{name} was caught for {reason}");

@@ -66,14 +66,14 @@ fn add_names(context: &Context) -> Result<String> {
 }
 
 /// `ca.crt` of a Secret, as a file that a client takes.
-fn authorities(context: &Context, file: &Path) -> Result<String> {
+pub(super) fn authorities(context: &Context, name: &str, file: &Path) -> Result<String> {
     let template = "go-template={{index .data \"ca.crt\" | base64decode}}";
-    let text = context.kubernetes.kubectl(&["get", "secret", &format!("{NAME}-tls"), "-o", template])?;
+    let text = context.kubernetes.kubectl(&["get", "secret", &format!("{name}-tls"), "-o", template])?;
     std::fs::write(file, &text)?;
     Ok(text)
 }
 
-async fn connect(server: &Server, authorities: &Path) -> Result<Watched> {
+pub(super) async fn connect(server: &Server, authorities: &Path) -> Result<Watched> {
     let options = ConnectOptions::new().require_tls(true).add_root_certificates(authorities.to_owned());
     Watched::connect_with(&server.url(), options).await
 }
@@ -84,7 +84,7 @@ fn rotate(context: &Context) -> Result<String> {
     let [first, second, ..] = &servers[..] else { anyhow::bail!("no three servers") };
     let folder = tempfile::tempdir()?;
     let (old, new) = (folder.path().join("old.crt"), folder.path().join("new.crt"));
-    let old_text = authorities(context, &old)?;
+    let old_text = authorities(context, NAME, &old)?;
     let (publisher, subscriber, traffic) = context.runtime.block_on(async {
         let publisher = connect(first, &old).await?;
         let subscriber = connect(second, &old).await?;
@@ -94,7 +94,7 @@ fn rotate(context: &Context) -> Result<String> {
     let start = Instant::now();
     context.kubernetes.kubectl(&["annotate", "natscluster", NAME, "starling.dev/rotate-ca=1"])?;
     let rotated = context.kubernetes.wait_for("the old authority is gone", ROTATION_TIMEOUT, || {
-        let text = authorities(context, &new)?;
+        let text = authorities(context, NAME, &new)?;
         ensure!(text.matches("BEGIN CERTIFICATE").count() == 1, "two authorities are trusted");
         ensure!(text != old_text, "still the old one");
         let object = cluster.object()?;

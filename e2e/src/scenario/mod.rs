@@ -9,6 +9,7 @@ pub mod installation;
 mod lifecycle;
 mod nats_cluster;
 mod recovery;
+mod reload;
 mod rollout;
 pub mod tenants;
 
@@ -38,6 +39,8 @@ enum Scenario {
     Rollout,
     /// TLS by the cluster's own authority, and its rotation under traffic
     Certificates,
+    /// Changes of the configuration, loaded by running servers
+    Reload,
     /// What the API server or the operator must refuse
     BadInput,
     /// Accounts, users, `kubectl nats`, metrics; played only if named
@@ -162,6 +165,7 @@ impl RunArguments {
             Scenario::Recovery,
             Scenario::Rollout,
             Scenario::Certificates,
+            Scenario::Reload,
             Scenario::BadInput,
         ];
         match (self.scenarios.is_empty(), self.short) {
@@ -179,6 +183,7 @@ impl RunArguments {
                 Scenario::Recovery => recovery::play(context)?,
                 Scenario::Rollout => rollout::play(context)?,
                 Scenario::Certificates => certificates::play(context)?,
+                Scenario::Reload => reload::play(context)?,
                 Scenario::BadInput => bad_input::play(context)?,
                 Scenario::Tenants => tenants::play(context)?,
             }

@@ -7,6 +7,7 @@
 use config::grammar::{Entry, Map, Node, Value};
 use config::tls::{CertificatePair, HandshakeFirst, Tls};
 use config::{Config, Port, ServerUrl, Settings};
+use serde::{Deserialize, Serialize};
 
 use crate::crd::LogLevel;
 use crate::validate::{CONFIG_SIZE_BYTES_MAX, Cluster, RESERVED_KEYS};
@@ -37,6 +38,8 @@ pub struct Placement {
     pub routes: Vec<(String, u16)>,
     /// Folder of `tls.crt`, `tls.key` and `ca.crt`.
     pub tls_folder: String,
+    /// Public key of the system account's user that the operator is; `None`: it needs none.
+    pub operator_key: Option<String>,
 }
 
 impl Placement {
@@ -54,6 +57,7 @@ impl Placement {
                 cluster.route_port,
             )],
             tls_folder: TLS_FOLDER.to_owned(),
+            operator_key: None,
         }
     }
 }
@@ -96,6 +100,17 @@ pub enum Reload {
     Impossible,
 }
 
+/// A configuration that a running server refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Its digest.
+    pub digest: String,
+    /// Hash of the pod template that the server was made from: another one may do better.
+    pub template: String,
+    /// What to tell the user.
+    pub problem: String,
+}
+
 /// A configuration and the last one before it that needed a restart. Kept as one (in the Secret's
 /// annotations), so that an operator killed between two writes forgets no restart.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,6 +119,10 @@ pub struct Generation {
     pub rendered: Rendered,
     /// Part of every server's template: when it changes, servers are replaced.
     pub restart_digest: String,
+    /// The newest file that every server had loaded: what a refused one is taken back to.
+    pub proven: Option<String>,
+    /// The file that was taken back.
+    pub refused: Option<Refused>,
 }
 
 impl Generation {
@@ -116,8 +135,44 @@ impl Generation {
             }
             _ => rendered.digest.clone(),
         };
-        Self { rendered, restart_digest }
+        let proven = previous.and_then(|previous| previous.proven.clone());
+        Self { rendered, restart_digest, proven, refused: None }
     }
+
+    /// Remembers this file if every server has loaded it. Both must fit into one Secret.
+    pub fn prove(&mut self, everybody_has_it: bool) {
+        if everybody_has_it {
+            self.proven = Some(self.rendered.text.clone());
+        }
+        let both = self.rendered.text.len() + self.proven.as_ref().map_or(0, String::len);
+        self.proven = self.proven.take().filter(|_| both <= CONFIG_SIZE_BYTES_MAX);
+    }
+
+    /// What is written after a server refused this file: the last one that all had, if it is known.
+    pub fn taken_back(&self, refused: Refused) -> Self {
+        let proven = self.proven.as_deref().and_then(read_back);
+        let rendered = proven.unwrap_or_else(|| self.rendered.clone());
+        Self { rendered, refused: Some(refused), ..self.clone() }
+    }
+
+    /// Whether servers that run this let the operator in, and whom it may ask to load something new.
+    pub fn knows(&self, operator_key: &str) -> bool {
+        let system = self.rendered.settings.system_account_name();
+        let users = self.rendered.settings.users();
+        let mut ours =
+            users.filter(|(account, user)| Some(*account) == system && user.name() == operator_key);
+        ours.next().is_some()
+    }
+}
+
+/// Whether the operator can have servers that run `previous` load `next`. A change between TLS and none
+/// towards clients is not one to make while talking to them over the same port.
+pub fn reload_by_request(previous: Option<&Generation>, next: &Rendered, operator_key: &str) -> Reload {
+    let possible = previous.is_some_and(|previous| {
+        let had_tls = previous.rendered.settings.tls.is_some();
+        previous.knows(operator_key) && had_tls == next.settings.tls.is_some()
+    });
+    if possible { Reload::Possible } else { Reload::Impossible }
 }
 
 /// Whether the server's own rules let it take the change while it runs.
@@ -153,6 +208,23 @@ pub enum ConfigError {
     },
 }
 
+/// Keys by which a file says who may connect.
+const ACCESS_KEYS: &[&str] = &[
+    "accounts",
+    "authorization",
+    "system_account",
+    "system",
+    "no_system_account",
+    "no_system",
+    "no_sys_acc",
+    "no_auth_user",
+    "operator",
+    "operators",
+    "trusted",
+    "trusted_keys",
+    "resolver",
+];
+
 /// First line of every file.
 const HEADER: &str = "# Written by the Starling operator, which overwrites changes made here.\n";
 
@@ -166,7 +238,6 @@ pub fn render(
     route_password: &str,
     fragments: &[Fragment],
 ) -> Result<Rendered, ConfigError> {
-    let mut tree = config::to_config(&base(cluster, placement, route_password));
     // Where a key came from, to blame the right field for it.
     let mut sources: Vec<(String, Map)> = Vec::new();
     if !cluster.config.merge.is_empty() {
@@ -182,6 +253,14 @@ pub fn render(
         }
         sources.push((source, map));
     }
+    let mut settings = base(cluster, placement, route_password);
+    // Who brings accounts of their own decides alone who gets in; our user might change what that means.
+    let own_access = sources.iter().any(|(_, map)| ACCESS_KEYS.iter().any(|key| has(map, key)));
+    if let Some(key) = placement.operator_key.as_ref().filter(|_| !own_access) {
+        settings.accounts_defined = true;
+        settings.accounts.push(crate::tenancy::of_one_key(config::settings::SYSTEM_ACCOUNT, key.clone()));
+    }
+    let mut tree = config::to_config(&settings);
     for (_, map) in &sources {
         merge(&mut tree.root, map);
     }

@@ -22,6 +22,11 @@ pub const TEMPLATE_HASH: &str = "starling.dev/template-hash";
 pub const CONFIG_DIGEST: &str = "starling.dev/config-digest";
 /// Annotation of the config Secret: digest of the last configuration that needed a restart.
 pub const RESTART_DIGEST: &str = "starling.dev/config-restart-digest";
+/// Annotation of the config Secret: the configuration that a server refused, and why.
+pub const CONFIG_REFUSED: &str = "starling.dev/config-refused";
+/// Annotation of a pod: digest of the configuration that its server was told to load, a blank, and since when
+/// (RFC 3339). Its change also has the kubelet look for the file at once.
+pub const CONFIG_RELOAD: &str = "starling.dev/config-reload";
 /// Annotation of a NatsCluster: changing it replaces all servers, one at a time.
 pub const RESTARTED_AT: &str = "starling.dev/restarted-at";
 

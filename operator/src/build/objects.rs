@@ -15,6 +15,7 @@ use super::config::{CONFIG_FILE, Generation, headless_name};
 use super::{labels, pods};
 use crate::crd;
 use crate::validate::Cluster;
+use nkeys::{KeyPair, KeyPairType};
 
 /// Name of the route port, in Services and pods.
 pub const CLUSTER_PORT_NAME: &str = "cluster";
@@ -22,6 +23,10 @@ pub const CLUSTER_PORT_NAME: &str = "cluster";
 pub const MONITOR_PORT_NAME: &str = "monitor";
 /// Key of the route password in the system Secret.
 const ROUTE_PASSWORD: &str = "route-password";
+/// Key of the operator's own nkey seed in the system Secret.
+const OPERATOR_SEED: &str = "operator-seed";
+/// Key of the newest file that every server had loaded, in the config Secret.
+pub const PROVEN_FILE: &str = "proven.conf";
 
 /// Everything that a cluster owns, in the order in which it is applied: what pods need comes first.
 #[derive(Clone, Debug)]
@@ -58,14 +63,32 @@ impl Resources {
 pub struct SystemSecret {
     /// Password of routes.
     pub route_password: String,
+    /// Seed of the nkey by which the operator logs in to the system account; servers know the public key.
+    pub operator_seed: String,
 }
 
 impl SystemSecret {
-    /// Reads the Secret; `None` if the password is missing, and a new one is to be made.
-    pub fn read(secret: &Secret) -> Option<Self> {
-        let bytes = &secret.data.as_ref()?.get(ROUTE_PASSWORD)?.0;
-        let route_password = String::from_utf8(bytes.clone()).ok().filter(|password| !password.is_empty())?;
-        Some(Self { route_password })
+    /// Reads the Secret, if there is one, and makes what is missing.
+    pub fn complete(secret: Option<&Secret>, random: &mut impl rand::Rng) -> Self {
+        let text = |key: &str| {
+            let bytes = &secret?.data.as_ref()?.get(key)?.0;
+            String::from_utf8(bytes.clone()).ok().filter(|text| !text.is_empty())
+        };
+        let seed = text(OPERATOR_SEED).filter(|seed| KeyPair::from_seed(seed).is_ok());
+        Self {
+            route_password: text(ROUTE_PASSWORD).unwrap_or_else(|| super::config::new_password(random)),
+            operator_seed: seed.unwrap_or_else(|| {
+                let mut bytes = [0_u8; 32];
+                random.fill_bytes(&mut bytes);
+                let pair = KeyPair::new_from_raw(KeyPairType::User, bytes);
+                pair.and_then(|pair| pair.seed()).unwrap_or_default()
+            }),
+        }
+    }
+
+    /// The operator's key; `None` only if the seed was none.
+    pub fn operator_key(&self) -> Option<KeyPair> {
+        KeyPair::from_seed(&self.operator_seed).ok()
     }
 }
 
@@ -125,7 +148,10 @@ pub fn system_secret_name(cluster: &str) -> String {
 pub fn system_secret(cluster: &Cluster, system: &SystemSecret) -> Secret {
     Secret {
         metadata: metadata(cluster, &system_secret_name(&cluster.name)),
-        data: Some(BTreeMap::from([(ROUTE_PASSWORD.to_owned(), bytes(&system.route_password))])),
+        data: Some(BTreeMap::from([
+            (ROUTE_PASSWORD.to_owned(), bytes(&system.route_password)),
+            (OPERATOR_SEED.to_owned(), bytes(&system.operator_seed)),
+        ])),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
     }
@@ -145,18 +171,23 @@ pub fn url_scheme(cluster: &Cluster) -> &'static str {
     }
 }
 
-fn config_secret(cluster: &Cluster, generation: &Generation) -> Secret {
+/// The Secret with the configuration file.
+pub fn config_secret(cluster: &Cluster, generation: &Generation) -> Secret {
     let mut metadata = metadata(cluster, &config_secret_name(&cluster.name));
-    metadata.annotations = Some(BTreeMap::from([
+    let mut annotations = BTreeMap::from([
         (labels::CONFIG_DIGEST.to_owned(), generation.rendered.digest.clone()),
         (labels::RESTART_DIGEST.to_owned(), generation.restart_digest.clone()),
-    ]));
-    Secret {
-        metadata,
-        data: Some(BTreeMap::from([(CONFIG_FILE.to_owned(), bytes(&generation.rendered.text))])),
-        type_: Some("Opaque".to_owned()),
-        ..Secret::default()
+    ]);
+    if let Some(refused) = &generation.refused {
+        let text = serde_json::to_string(refused).unwrap_or_default();
+        annotations.insert(labels::CONFIG_REFUSED.to_owned(), text);
     }
+    metadata.annotations = Some(annotations);
+    let mut data = BTreeMap::from([(CONFIG_FILE.to_owned(), bytes(&generation.rendered.text))]);
+    if let Some(proven) = &generation.proven {
+        data.insert(PROVEN_FILE.to_owned(), bytes(proven));
+    }
+    Secret { metadata, data: Some(data), type_: Some("Opaque".to_owned()), ..Secret::default() }
 }
 
 fn headless(cluster: &Cluster) -> Service {
@@ -243,6 +274,19 @@ fn disruption_budget(cluster: &Cluster) -> PodDisruptionBudget {
 
 fn network_policy(cluster: &Cluster, policy: &crd::NetworkPolicySpec) -> NetworkPolicy {
     let own = NetworkPolicyPeer { pod_selector: Some(selector(cluster)), ..NetworkPolicyPeer::default() };
+    // It looks after the servers' health, and has them load their configuration.
+    let operator = || NetworkPolicyPeer {
+        namespace_selector: Some(LabelSelector::default()),
+        pod_selector: Some(LabelSelector {
+            match_labels: Some(BTreeMap::from([(labels::NAME.to_owned(), labels::OPERATOR.to_owned())])),
+            ..LabelSelector::default()
+        }),
+        ..NetworkPolicyPeer::default()
+    };
+    let with_operator = |peers: &[NetworkPolicyPeer]| {
+        let more = (!peers.is_empty()).then(operator);
+        peers.iter().cloned().chain(more).collect::<Vec<_>>()
+    };
     let rule = |port: u16, peers: &[NetworkPolicyPeer]| NetworkPolicyIngressRule {
         // Without peers: everybody.
         from: (!peers.is_empty()).then(|| peers.to_vec()),
@@ -259,9 +303,9 @@ fn network_policy(cluster: &Cluster, policy: &crd::NetworkPolicySpec) -> Network
             // What servers connect to is their own affair: accounts may have remote imports one day.
             policy_types: Some(vec!["Ingress".to_owned()]),
             ingress: Some(vec![
-                rule(cluster.listener.port, &policy.client_peers),
+                rule(cluster.listener.port, &with_operator(&policy.client_peers)),
                 rule(cluster.route_port, &[own]),
-                rule(cluster.monitor_port, &policy.monitoring_peers),
+                rule(cluster.monitor_port, &with_operator(&policy.monitoring_peers)),
             ]),
             ..NetworkPolicySpec::default()
         }),
@@ -418,7 +462,11 @@ mod tests {
             rules.iter().find(|rule| rule["ports"][0]["port"] == port).expect("a rule").clone()
         };
         assert_eq!(rule(6222)["from"], json!([{"podSelector": {"matchLabels": own}}]));
-        assert_eq!(rule(4222)["from"], team);
+        let clients = rule(4222)["from"].as_array().cloned().expect("peers");
+        assert_eq!(clients[0], team[0]);
+        let operator = json!({"app.kubernetes.io/name": "starling-operator"});
+        assert_eq!(clients[1]["podSelector"]["matchLabels"], operator, "it asks servers to reload");
+        assert_eq!(clients.len(), 2);
         assert_eq!(rule(8222)["from"], Value::Null, "everybody, the operator among them");
         assert!(built(json!({"networkPolicy": {"mode": "Disabled"}})).1.network_policy.is_none());
     }

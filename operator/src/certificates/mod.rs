@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
+use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 
 use crate::rollout::Observed;
@@ -111,6 +112,17 @@ pub enum Step {
     Promote,
     /// Forget the old one.
     Retire,
+}
+
+/// A DNS name that a certificate is for; of a pattern, one that it covers.
+pub fn first_name(certificate: &str) -> Option<String> {
+    let pem = Pem::iter_from_buffer(certificate.as_bytes()).next()?.ok()?;
+    let certificate = pem.parse_x509().ok()?;
+    let names = &certificate.subject_alternative_name().ok()??.value.general_names;
+    names.iter().find_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.replace('*', "any")),
+        _ => None,
+    })
 }
 
 /// How far a rotation is, as status shows it; `None`: none is under way.

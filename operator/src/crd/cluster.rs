@@ -465,12 +465,11 @@ pub struct NetworkPolicySpec {
     /// peers below to the others. It takes a network plugin that enforces policies. Disabled: no policy.
     #[serde(default)]
     pub mode: NetworkPolicyMode,
-    /// Who may connect to client ports; empty: everybody.
+    /// Who may connect to client ports, beside the operator; empty: everybody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub client_peers: Vec<k8s_openapi::api::networking::v1::NetworkPolicyPeer>,
-    /// Who may connect to the monitoring port, beside the kubelet; empty: everybody. The operator must be
-    /// among them: it asks servers for their health there.
+    /// Who may connect to the monitoring port, beside the kubelet and the operator; empty: everybody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub monitoring_peers: Vec<k8s_openapi::api::networking::v1::NetworkPolicyPeer>,

@@ -267,6 +267,7 @@ impl Workload {
         let routes =
             self.processes.iter().filter(|(other, process)| **other != ordinal && process.leaving.is_none());
         let placement = Placement {
+            operator_key: None,
             server_name: Some(self.template.cluster.server_name(ordinal)),
             host: HOST.to_owned(),
             client_port: ports.client,

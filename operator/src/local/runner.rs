@@ -35,6 +35,9 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 /// Servers that do not stop for this long are killed.
 const STOP_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// Time in which a server that was signalled has loaded its file, or never will.
+const RELOAD_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// File in the state directory that holds the path of the YAML.
 const SOURCE: &str = "source";
 
@@ -194,7 +197,8 @@ impl Runner {
         let observed = self.workload.observed(now);
         let template = self.workload.template().clone();
         let certificate = self.certify(&template.cluster, &observed)?;
-        let target = Target::new(&template.cluster, template.hash, template.config, config::Reload::Possible);
+        let reload = config::Reload::Possible;
+        let target = Target::new(&template.cluster, template.hash, template.config, reload, RELOAD_TIME_MAX);
         let plan = rollout::plan(&target, &observed);
         self.carry_out(&plan.step, now)?;
         let certificate = certificate.as_ref();

@@ -12,7 +12,7 @@ use kube::{Client, ResourceExt as _};
 use super::broker::{Prober, Report};
 use crate::build::config::{CONFIG_FILE, Fragment, Generation, read_back};
 use crate::build::{
-    SystemSecret, authority_secret_name, config_secret_name, labels, system_secret_name, tls_secret_name,
+    PROVEN_FILE, authority_secret_name, config_secret_name, labels, system_secret_name, tls_secret_name,
 };
 use crate::certificates::{State, Stored, key};
 use crate::rollout::{Health, Observed, Server};
@@ -22,7 +22,7 @@ use crate::validate::{CertificateSource, Cluster};
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// Generated credentials, if they exist.
-    pub system: Option<SystemSecret>,
+    pub system: Option<Secret>,
     /// The operator's own authority and the servers' certificate, as far as they exist.
     pub certificates: State,
     /// The Secret with the certificate that somebody else makes, if the spec names one and it exists.
@@ -65,7 +65,7 @@ pub async fn cluster(client: &Client, cluster: &Cluster) -> Result<Seen, kube::E
     let set_uid = stateful_set.as_ref().and_then(|set| set.metadata.uid.clone());
     let fragments = fragments(&secrets, cluster).await?;
     Ok(Seen {
-        system: ours(system).as_ref().and_then(SystemSecret::read),
+        system: ours(system),
         generation: ours(config).as_ref().and_then(written),
         certificates: State {
             authority: ours(authority).as_ref().map(stored).unwrap_or_default(),
@@ -107,9 +107,12 @@ async fn fragments(
 /// The configuration in a Secret that we wrote; `None` if somebody made it unreadable, and it is written
 /// anew.
 fn written(secret: &Secret) -> Option<Generation> {
-    let text = String::from_utf8(secret.data.as_ref()?.get(CONFIG_FILE)?.0.clone()).ok()?;
+    let file = |name: &str| String::from_utf8(secret.data.as_ref()?.get(name)?.0.clone()).ok();
     let restart_digest = secret.annotations().get(labels::RESTART_DIGEST)?.clone();
-    Some(Generation { rendered: read_back(&text)?, restart_digest })
+    let refused = secret.annotations().get(labels::CONFIG_REFUSED);
+    let refused = refused.and_then(|text| serde_json::from_str(text).ok());
+    let rendered = read_back(&file(CONFIG_FILE)?)?;
+    Some(Generation { rendered, restart_digest, proven: file(PROVEN_FILE), refused })
 }
 
 /// What clients check the servers' certificate by; `None` without TLS towards clients, or while there is no
@@ -152,6 +155,11 @@ pub async fn reports(seen: &Seen, cluster: &Cluster, prober: &Prober) -> Vec<Opt
     futures::future::join_all(asked).await
 }
 
+/// Host and port of a pod; `None` before it has an address.
+pub fn address(pod: &Pod, port: u16) -> Option<String> {
+    pod.status.as_ref()?.pod_ip.as_ref().map(|ip| authority(ip, port))
+}
+
 fn authority(ip: &str, port: u16) -> String {
     if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
 }
@@ -161,6 +169,7 @@ pub fn observed(
     seen: &Seen,
     cluster: &Cluster,
     template_hash: &str,
+    config_digest: &str,
     reports: &[Option<Report>],
     now: &Time,
 ) -> Observed {
@@ -169,7 +178,9 @@ pub fn observed(
         .iter()
         .zip(reports)
         .filter_map(|(pod, report)| {
-            Some(server(cluster.ordinal(&pod.name_any())?, pod, report.as_ref(), now))
+            let ordinal = cluster.ordinal(&pod.name_any())?;
+            let reload_age = reload_age(pod, config_digest, now);
+            Some(Server { reload_age, ..server(ordinal, pod, report.as_ref(), now) })
         })
         .collect();
     servers.sort_by_key(|server| server.ordinal);
@@ -221,6 +232,12 @@ fn server(ordinal: u32, pod: &Pod, report: Option<&Report>, now: &Time) -> Serve
         trouble: trouble(pod),
         certificate_not_after: report.as_ref().and_then(|report| report.certificate_not_after),
     }
+}
+
+/// Time since the server was told to load this configuration, if it was.
+fn reload_age(pod: &Pod, config_digest: &str, now: &Time) -> Option<Duration> {
+    let (digest, since) = pod.annotations().get(labels::CONFIG_RELOAD)?.split_once(' ')?;
+    (digest == config_digest).then_some(age(&Time(since.parse().ok()?), now))
 }
 
 fn age(since: &Time, now: &Time) -> Duration {
@@ -304,6 +321,17 @@ mod tests {
         assert_eq!(server(report(Health::Unready)).health, Health::Unready);
         assert_eq!(server(report(Health::Ready)).state_age, Duration::from_secs(50));
         assert_eq!(server(report(Health::Ready)).template, "abc");
+    }
+
+    #[test]
+    fn a_pod_remembers_which_configuration_its_server_was_told_to_load() {
+        let now = at("2026-01-01T00:01:00Z");
+        let mut pod = ready_pod();
+        assert_eq!(reload_age(&pod, "sha256:2", &now), None);
+        let told = "sha256:2 2026-01-01T00:00:50Z".to_owned();
+        pod.annotations_mut().insert(labels::CONFIG_RELOAD.to_owned(), told);
+        assert_eq!(reload_age(&pod, "sha256:2", &now), Some(Duration::from_secs(10)));
+        assert_eq!(reload_age(&pod, "sha256:3", &now), None, "that was another one");
     }
 
     #[test]

@@ -149,21 +149,27 @@ pub fn with_closed_door(accounts: &[Account], route_password: &str) -> Vec<Accou
     let mut accounts = accounts.to_vec();
     let seed: [u8; 32] = Sha256::digest(format!("starling nobody {route_password}").as_bytes()).into();
     if let Ok(pair) = KeyPair::new_from_raw(KeyPairType::User, seed) {
-        let nobody = User {
-            credential: Credential::Nkey(pair.public_key()),
-            permissions: None,
-            allowed_connection_types: std::collections::BTreeSet::new(),
-            proxy_required: false,
-            position: Place::default(),
-        };
-        accounts.push(Account { name: NOBODY.to_owned(), users: vec![nobody], ..Account::default() });
+        accounts.push(of_one_key(NOBODY, pair.public_key()));
     }
     accounts
 }
 
+/// An account with one user, whom a public key makes.
+pub fn of_one_key(account: &str, key: String) -> Account {
+    let user = User {
+        credential: Credential::Nkey(key),
+        permissions: None,
+        allowed_connection_types: std::collections::BTreeSet::new(),
+        proxy_required: false,
+        position: Place::default(),
+    };
+    Account { name: account.to_owned(), users: vec![user], ..Account::default() }
+}
+
 /// The accounts of a configuration that were somebody's.
 pub fn without_door(accounts: &[Account]) -> Vec<Account> {
-    accounts.iter().filter(|account| account.name != NOBODY).cloned().collect()
+    let ours = [NOBODY, config::settings::SYSTEM_ACCOUNT];
+    accounts.iter().filter(|account| !ours.contains(&account.name.as_str())).cloned().collect()
 }
 
 /// Name of a user's Secret.
