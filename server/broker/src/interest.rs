@@ -79,6 +79,8 @@ pub struct Interest {
     shadows: HashMap<u32, Shadow>,
     live: usize,
     added: u64,
+    /// Free records from which on [`Interest::trim`] looks again.
+    trim_at: usize,
 }
 
 struct QueueNames {
@@ -158,6 +160,7 @@ impl Interest {
             shadows: HashMap::new(),
             live: 0,
             added: 0,
+            trim_at: 0,
         }
     }
 
@@ -267,13 +270,21 @@ impl Interest {
             self.subscriptions = Vec::new();
             self.free = Vec::new();
             self.filters = Vec::new();
-        } else if self.subscriptions.len() > 4096 && self.free.len() > self.subscriptions.len() / 4 * 3 {
+            self.trim_at = 0;
+        } else if self.subscriptions.len() > 4096
+            && self.free.len() > (self.subscriptions.len() / 4 * 3).max(self.trim_at)
+        {
             self.trim();
+            // A look in vain passes over every free record at the end. Each is paid for by the removals before it:
+            // a million subscriptions would else be gone through once for each of their last ones.
+            self.trim_at = self.free.len() + self.subscriptions.len() / 8;
         }
     }
 
     /// Drops the free records at the end of the vector; records keep their numbers.
     fn trim(&mut self) {
+        #[cfg(test)]
+        tests::TRIMS.with(|trims| trims.set(trims.get() + 1));
         let end = self.subscriptions.iter().rposition(|s| s.link != NONE).map_or(0, |i| i + 1);
         if end < self.subscriptions.len() / 2 {
             self.subscriptions.truncate(end);
@@ -446,4 +457,31 @@ pub struct Removed {
     pub text: Vec<u8>,
     /// Name of the queue group; filled when there is a change.
     pub queue: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    thread_local! {
+        /// How often the free records at the end were gone through.
+        pub(super) static TRIMS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    #[test]
+    fn a_mass_removal_looks_for_memory_to_give_back_a_few_times_only() {
+        const SUBSCRIPTIONS: usize = 20_000;
+        let mut interest = Interest::new(1);
+        let mut numbers: Vec<u32> = (0..SUBSCRIPTIONS)
+            .map(|n| interest.insert(format!("unit.{n}").as_bytes(), None, b"1", 0, true).0)
+            .collect();
+        // What stays longest lies beyond the half, with free records on both sides.
+        let middle = numbers.drain(SUBSCRIPTIONS / 8 * 5..SUBSCRIPTIONS / 8 * 6).collect::<Vec<_>>();
+        for number in numbers.into_iter().chain(middle) {
+            assert!(interest.remove(number, true).is_some());
+        }
+        let trims = TRIMS.with(std::cell::Cell::get);
+        assert!((1..10).contains(&trims), "{trims} looks at the free records");
+        assert_eq!((interest.subscriptions.capacity(), interest.free.capacity()), (0, 0));
+    }
 }
