@@ -87,7 +87,18 @@ pub async fn wait_for_interest(from: &Client, subject: &str, to: &mut Subscriber
 
 /// Numbered messages from one client to another arrive once each and in order.
 pub async fn exchange(from: &Client, to: &Client, subject: &str, count: u64) -> Result<()> {
-    let mut subscriber = to.subscribe(subject.to_owned()).await?;
+    exchange_as(from, subject, to, subject, count).await
+}
+
+/// The same where they arrive under another subject: through an imported stream.
+pub async fn exchange_as(
+    from: &Client,
+    subject: &str,
+    to: &Client,
+    arriving: &str,
+    count: u64,
+) -> Result<()> {
+    let mut subscriber = to.subscribe(arriving.to_owned()).await?;
     to.flush().await?;
     wait_for_interest(from, subject, &mut subscriber).await?;
     for number in 0..count {
@@ -99,7 +110,7 @@ pub async fn exchange(from: &Client, to: &Client, subject: &str, count: u64) -> 
         let message = message.with_context(|| format!("{subject}: message {number} did not come"))?;
         let message = message.context("subscription ended")?;
         ensure!(
-            message.payload == number.to_string(),
+            message.payload == number.to_string() && message.subject.as_str() == arriving,
             "{subject}: {:?} came in place of {number}",
             message.payload
         );
@@ -109,9 +120,39 @@ pub async fn exchange(from: &Client, to: &Client, subject: &str, count: u64) -> 
     Ok(())
 }
 
+/// Payloads of any size arrive whole, once each and in order.
+pub async fn exchange_all(from: &Client, to: &Client, subject: &str, payloads: &[Vec<u8>]) -> Result<()> {
+    let mut subscriber = to.subscribe(subject.to_owned()).await?;
+    to.flush().await?;
+    wait_for_interest(from, subject, &mut subscriber).await?;
+    let publishing = async {
+        for payload in payloads {
+            from.publish(subject.to_owned(), payload.clone().into()).await?;
+        }
+        from.flush().await?;
+        anyhow::Ok(())
+    };
+    let reading = async {
+        for (number, payload) in payloads.iter().enumerate() {
+            let message = timeout(MESSAGE_TIMEOUT, subscriber.next()).await;
+            let message = message.with_context(|| format!("{subject}: message {number} did not come"))?;
+            let message = message.context("subscription ended")?;
+            ensure!(message.payload == *payload, "{subject}: message {number} is another one");
+        }
+        anyhow::Ok(())
+    };
+    let (published, read) = futures::join!(publishing, reading);
+    published.and(read)
+}
+
 /// A request is answered across servers, and one that nobody serves fails at once.
 pub async fn request(from: &Client, to: &Client, subject: &str) -> Result<()> {
-    let mut requests = to.subscribe(subject.to_owned()).await?;
+    request_as(from, subject, to, subject).await
+}
+
+/// The same where it is served under another subject: through an imported service.
+pub async fn request_as(from: &Client, subject: &str, to: &Client, served: &str) -> Result<()> {
+    let mut requests = to.subscribe(served.to_owned()).await?;
     to.flush().await?;
     let responder = to.clone();
     let service = tokio::spawn(async move {
@@ -141,6 +182,46 @@ pub async fn request(from: &Client, to: &Client, subject: &str) -> Result<()> {
         "a request that nobody serves: {refused}, not no responders"
     );
     Ok(())
+}
+
+/// How many of `count` messages each of these clients got, which have so many members of one queue group.
+pub async fn shares(
+    from: &Client,
+    members: &[(&Client, usize)],
+    subject: &str,
+    count: u64,
+) -> Result<Vec<u64>> {
+    let counters: Vec<_> = members.iter().map(|_| Arc::new(AtomicU64::new(0))).collect();
+    let mut tasks = Vec::new();
+    for ((client, number), counter) in members.iter().zip(&counters) {
+        for _ in 0..*number {
+            let mut messages = client.queue_subscribe(subject.to_owned(), "weighed".to_owned()).await?;
+            let counter = Arc::clone(counter);
+            tasks.push(tokio::spawn(async move {
+                while messages.next().await.is_some() {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            }));
+        }
+        client.flush().await?;
+    }
+    let total = || counters.iter().map(|counter| counter.load(Ordering::Relaxed)).sum::<u64>();
+    // the interest of all has travelled when it has stood still for a while
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for _ in 0..count {
+        from.publish(subject.to_owned(), "x".into()).await?;
+    }
+    from.flush().await?;
+    let arrived = timeout(MESSAGE_TIMEOUT, async {
+        while total() < count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let arrived = arrived.await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    ensure!(arrived.is_ok() && total() == count, "{subject}: {} of {count} messages came", total());
+    Ok(counters.iter().map(|counter| counter.load(Ordering::Relaxed)).collect())
 }
 
 /// Of a queue group with a member on each server, one gets each message.

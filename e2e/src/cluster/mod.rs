@@ -35,6 +35,8 @@ enum Story {
     Mixed,
     /// 3 nats-servers are replaced one by one, and back, under load
     Replace,
+    /// Every mode of route compression on both kinds of servers
+    Compression,
     /// 3 to 60 to 3 servers under load
     Elastic,
     /// Full meshes of rising size, measured
@@ -134,6 +136,7 @@ impl ClusterArguments {
             let result = match story {
                 Story::Mixed => mixed::serve(&mut context),
                 Story::Replace => mixed::replace(&mut context),
+                Story::Compression => mixed::compression(&mut context),
                 Story::Elastic => elastic::elastic(&mut context),
                 Story::Scale => elastic::scale(&mut context),
                 Story::Subscriptions => elastic::subscriptions(&mut context),

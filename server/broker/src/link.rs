@@ -25,6 +25,11 @@ pub trait Transport: Send + Sync {
     fn rearm(&self);
     /// Ends the connection; its owner sees the end as an event. Any thread.
     fn shutdown(&self);
+    /// What was queued so far, `plain_bytes` that still wait, is the last that goes as it is; what follows is
+    /// compressed, and so is what is read from now on. On a transport that compresses already only the level changes.
+    fn compress(&self, _level: wire::s2::Level, _plain_bytes: usize) {}
+    /// Takes bytes back that were read before it was clear that they are compressed.
+    fn unread(&self, _bytes: &[u8]) {}
     /// The peer's verified certificate (DER), if TLS brought one.
     fn peer_certificate(&self) -> Option<Vec<u8>> {
         None

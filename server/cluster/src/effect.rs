@@ -1,5 +1,6 @@
 //! What the mesh wants to happen outside. Owns the vocabulary only.
 
+use crate::compression::Level;
 use crate::settings::Permissions;
 use std::net::SocketAddr;
 
@@ -55,6 +56,15 @@ pub enum Effect {
         connection: ConnectionId,
         /// Whole operations.
         bytes: Vec<u8>,
+    },
+    /// What was queued on a connection before is its last plain bytes; what follows goes as a stream at this level. So
+    /// does what the peer sends behind the operation that this answers. On a connection that is compressed already
+    /// only the level of what is sent changes.
+    Compress {
+        /// Which connection.
+        connection: ConnectionId,
+        /// The level.
+        level: Level,
     },
     /// The handshake is over. From now on every change of local interest that `carries` covers goes to this
     /// connection, beginning with all that there is, queued before any later effect for the connection.

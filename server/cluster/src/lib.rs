@@ -29,12 +29,14 @@
 //!   it says, in that order: the order of `Send`, `PeerReady` and `Send` on one connection is part of the
 //!   protocol (`INFO`, then interest, then `PING`).
 
+mod compression;
 mod effect;
 pub mod interest;
 mod mesh;
 mod route;
 mod settings;
 
+pub use compression::{Compression, Level};
 pub use effect::{Carries, CloseReason, ConnectionId, DialId, Effect, LogLevel};
 pub use mesh::{ConnectionView, Mesh, PeerView};
 pub use route::{Handled, RouteConversation};

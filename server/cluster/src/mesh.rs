@@ -8,6 +8,7 @@ mod dial;
 mod gossip;
 mod register;
 
+use crate::compression::{Agreement, Compression, Level};
 use crate::effect::{CloseReason, ConnectionId, DialId, Effect, LogLevel};
 use crate::settings::{Identity, Permissions, RouteUrl, Settings};
 use dial::Dialing;
@@ -16,7 +17,7 @@ use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
-use wire::route::{Compression, Connect, Info, Shape};
+use wire::route::{Connect, Info, Shape};
 
 /// Letters of nonces and of cluster names chosen at random.
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -47,6 +48,7 @@ struct Connection {
     remote: SocketAddr,
     certificate: Option<bool>,
     account: Option<String>,
+    compression: Agreement,
     gossip: Gossip,
     server_id: String,
     server_name: String,
@@ -123,6 +125,8 @@ impl Peer {
 pub(crate) enum InfoOutcome {
     /// News about a registered connection or about another server.
     Updated,
+    /// What follows is compressed, and begins with another introduction.
+    Compressed,
     /// The connection is a route now.
     Registered { shape: Shape, headers: bool },
     /// The connection has to be closed; `answer` says whether the peer is told why.
@@ -148,6 +152,8 @@ pub struct ConnectionView<'a> {
     pub account: Option<&'a str>,
     /// Place in the pool; `None` for a pinned account.
     pub pool_index: Option<usize>,
+    /// How it is compressed, as nats-server names it.
+    pub compression: &'static str,
     /// When it was opened.
     pub since: Duration,
     /// The peer's permissions.
@@ -298,6 +304,7 @@ impl Mesh {
                     Place::Pool(index) => Some(index),
                     Place::Account => None,
                 },
+                compression: connection.compression.name(),
                 since: connection.since,
                 permissions: &connection.permissions,
             })
@@ -335,7 +342,7 @@ impl Mesh {
         let state = Connection { certificate, ..Connection::new(remote, now) };
         self.connections.insert(connection, state);
         self.log(Some(connection), LogLevel::Info, "Route connection created".to_owned());
-        let info = self.introduction(None, 0, Gossip::Default);
+        let info = self.introduction(None, 0, Gossip::Default, Agreement::Open);
         self.send_info(connection, &info);
     }
 
@@ -374,16 +381,59 @@ impl Mesh {
         self.log(Some(connection), LogLevel::Info, "Route connection created".to_owned());
         self.push(Effect::Send { connection, bytes });
         if self.introduces_at_once(dial.account.as_deref()) {
-            let info = self.introduction(dial.account.as_deref(), 0, dial.gossip);
+            let info = self.introduction(dial.account.as_deref(), 0, dial.gossip, Agreement::Open);
             self.send_info(connection, &info);
         }
         Some(dial.account.is_some())
     }
 
     /// Whether `INFO` follows CONNECT on a dialled connection without waiting for the peer's: where no place in
-    /// a pool has to be agreed on (nats-server `routeShouldDelayInfo`).
+    /// a pool has to be agreed on (nats-server `routeShouldDelayInfo`), and no compression.
     pub(crate) fn introduces_at_once(&self, account: Option<&str>) -> bool {
-        account.is_some() || self.settings.pool_size == 0
+        !self.settings.compression.is_negotiated() && (account.is_some() || self.settings.pool_size == 0)
+    }
+
+    /// Settles with a peer that introduces itself whether the connection is compressed, and says so; `true`: it is, and
+    /// the peer has to introduce itself once more.
+    ///
+    /// # Errors
+    /// The peer names a mode that nobody knows.
+    pub(crate) fn agree_on_compression(
+        &mut self,
+        connection: ConnectionId,
+        theirs: &str,
+        now: Duration,
+    ) -> Result<bool, String> {
+        let Some(state) = self.connections.get_mut(&connection) else { return Ok(false) };
+        if state.compression != Agreement::Open {
+            return Ok(false);
+        }
+        // no ping was answered yet: the handshake so far is as good a measure
+        let agreed = self.settings.compression.agree(theirs, now.saturating_sub(state.since))?;
+        state.compression = agreed;
+        let (solicited, account) = (state.target.is_some(), state.account.clone());
+        let Agreement::At(level) = agreed else { return Ok(false) };
+        let info = self.introduction(account.as_deref(), 0, Gossip::Default, agreed);
+        if solicited {
+            self.send_info(connection, &info);
+        }
+        self.push(Effect::Compress { connection, level });
+        if !solicited {
+            self.send_info(connection, &info);
+        }
+        Ok(true)
+    }
+
+    /// A ping was answered: the level may follow.
+    pub(crate) fn measured(&mut self, connection: ConnectionId, round_trip: Duration) {
+        let Compression::Auto(thresholds) = &self.settings.compression else { return };
+        let level = Level::for_round_trip(round_trip, thresholds);
+        if let Some(state) = self.connections.get_mut(&connection)
+            && matches!(state.compression, Agreement::At(before) if before != level)
+        {
+            state.compression = Agreement::At(level);
+            self.push(Effect::Compress { connection, level });
+        }
     }
 
     pub(crate) fn knows(&self, connection: ConnectionId) -> bool {
@@ -593,10 +643,16 @@ impl Mesh {
     }
 
     /// `INFO` that introduces this server on a new connection.
-    fn introduction(&mut self, account: Option<&str>, pool_index: usize, gossip: Gossip) -> Info {
+    fn introduction(
+        &mut self,
+        account: Option<&str>,
+        pool_index: usize,
+        gossip: Gossip,
+        agreed: Agreement,
+    ) -> Info {
         Info {
             nonce: letters(&mut self.random, 15),
-            compression: Compression::OFF.to_owned(),
+            compression: self.settings.compression.name_with(agreed).to_owned(),
             route_account: account.unwrap_or_default().to_owned(),
             route_pool_idx: i32::try_from(pool_index).unwrap_or(i32::MAX),
             gossip_mode: gossip as u8,
@@ -622,6 +678,7 @@ impl Connection {
             remote,
             certificate: None,
             account: None,
+            compression: Agreement::Open,
             gossip: Gossip::Default,
             server_id: String::new(),
             server_name: String::new(),

@@ -58,6 +58,8 @@ pub struct RouteConversation {
     pings_out: u32,
     ping_sent_at: Option<Duration>,
     round_trip: Option<Duration>,
+    /// What follows the last operation is compressed.
+    compressed_from_here: bool,
     /// When the handshake must have got further.
     deadline: Option<(Duration, CloseReason)>,
 }
@@ -108,6 +110,7 @@ impl RouteConversation {
             pings_out: 0,
             ping_sent_at: None,
             round_trip: None,
+            compressed_from_here: false,
             deadline: Some((now + patience, CloseReason::StaleConnection)),
         }
     }
@@ -143,6 +146,12 @@ impl RouteConversation {
         self.round_trip
     }
 
+    /// Whether the peer's bytes behind the operation handled last are compressed; asked after each operation, says
+    /// so once.
+    pub fn is_compressed_from_here(&mut self) -> bool {
+        std::mem::take(&mut self.compressed_from_here)
+    }
+
     /// Takes one operation of the peer.
     pub fn handle(&mut self, op: Op<'_>, mesh: &mut Mesh, now: Duration) -> Handled {
         if self.phase == Phase::Closed || !mesh.knows(self.connection) {
@@ -162,6 +171,9 @@ impl RouteConversation {
                 self.round_trip =
                     self.ping_sent_at.take().map(|sent| now.saturating_sub(sent)).or(self.round_trip);
                 mesh.confirm(self.connection, now);
+                if let Some(round_trip) = self.round_trip {
+                    mesh.measured(self.connection, round_trip);
+                }
             }
             Op::Err(text) => {
                 let text = format!("Route Error {}", String::from_utf8_lossy(text));
@@ -286,6 +298,7 @@ impl RouteConversation {
         };
         match mesh.receive_info(self.connection, info, now) {
             InfoOutcome::Updated => {}
+            InfoOutcome::Compressed => self.compressed_from_here = true,
             InfoOutcome::Registered { shape, headers } => {
                 self.phase = Phase::Member;
                 self.deadline = None;

@@ -2,6 +2,7 @@
 //!
 //! Owns their form and nats-server's defaults; never reads a file or an environment.
 
+use crate::compression::Compression;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -168,6 +169,8 @@ pub struct Settings {
     pub reconnect_error_reports: u32,
     /// Routes use TLS; shown in `INFO`.
     pub tls_required: bool,
+    /// Compression of routes.
+    pub compression: Compression,
     /// Time between two looks at a name that resolved and whose cluster is connected.
     pub resolve_interval: Duration,
 }
@@ -190,6 +193,7 @@ impl Default for Settings {
             connect_error_reports: 3600,
             reconnect_error_reports: 1,
             tls_required: false,
+            compression: Compression::Off,
             resolve_interval: Duration::from_secs(15),
         }
     }

@@ -7,7 +7,8 @@
 
 use cluster::interest::{self, LocalInterest, RemoteInterest};
 use cluster::{
-    Carries, ConnectionId, Effect, Handled, Identity, Mesh, RouteConversation, RouteUrl, Settings,
+    Carries, Compression, ConnectionId, Effect, Handled, Identity, Level, Mesh, RouteConversation, RouteUrl,
+    Settings,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -134,7 +135,14 @@ impl World {
             own_addresses: vec![own],
             ..Identity::default()
         };
-        let settings = Settings { cluster_name: Some("sim".into()), routes, ..Settings::default() };
+        let compression = match self.random.random_range(0..4) {
+            0 => Compression::NotSupported,
+            1 => Compression::Off,
+            2 => Compression::Accept,
+            _ => Compression::At(Level::Fast),
+        };
+        let settings =
+            Settings { cluster_name: Some("sim".into()), routes, compression, ..Settings::default() };
         let mesh = Mesh::new(settings, identity, self.random.random());
         let urls = mesh.client_urls().0;
         let (local, filters) = (LocalInterest::default(), BTreeMap::new());
@@ -257,6 +265,8 @@ impl World {
             Effect::PeerJoined { .. }
             | Effect::PeerLeft { .. }
             | Effect::PeerPermissions { .. }
+            // bytes stay as they are here; what is agreed on goes through the same handshake
+            | Effect::Compress { .. }
             | Effect::ClusterName(_) => {}
         }
     }

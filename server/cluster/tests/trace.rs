@@ -92,6 +92,10 @@ impl Server {
                 Effect::PeerJoined { server_id, .. } => self.events.push(format!("joined {server_id}")),
                 Effect::PeerLeft { server_id, .. } => self.events.push(format!("left {server_id}")),
                 Effect::ClusterName(name) => self.events.push(format!("cluster {name}")),
+                Effect::Compress { connection, level } => {
+                    let sent = self.sent.entry(connection.0).or_default();
+                    sent.push_str(&format!("<{}>\r\n", level.name()));
+                }
                 Effect::PeerPermissions { .. } => self.events.push("permissions".into()),
                 Effect::Log { .. } => {}
             }

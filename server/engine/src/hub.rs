@@ -105,6 +105,11 @@ impl Hub {
                     dirty.push(link);
                 }
             }
+            Effect::Compress { connection, level } => {
+                if let Some(link) = self.link(connection) {
+                    link.transport.compress(level, link.output.pending_bytes());
+                }
+            }
             Effect::PeerReady { connection, server_id, server_name, carries, headers, permissions } => {
                 let Some(link) = self.link(connection) else { return };
                 let may_tell = self.may_tell(permissions);

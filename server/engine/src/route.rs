@@ -105,6 +105,10 @@ impl Route {
                     let now = Duration::from_nanos(now_nanos);
                     let handled = self.hub.with(|mesh| self.conversation.handle(other, mesh, now));
                     debug_assert_eq!(handled, Handled::Done);
+                    if self.conversation.is_compressed_from_here() {
+                        self.link.transport.unread(data.get(at + used..).unwrap_or_default());
+                        return (end, 0, Ok(()));
+                    }
                     if let Some(rtt) = self.conversation.round_trip() {
                         self.link.rtt_nanos.store(rtt.as_nanos() as u64, Relaxed);
                     }

@@ -5,6 +5,7 @@
 pub mod access;
 mod callout;
 mod certificates;
+mod compression;
 mod control;
 mod files;
 pub mod http;

@@ -119,6 +119,7 @@ impl Edge {
             }
             // the hub did these itself
             Effect::Send { .. }
+            | Effect::Compress { .. }
             | Effect::PeerReady { .. }
             | Effect::PeerPermissions { .. }
             | Effect::Close { .. } => {}
@@ -254,7 +255,22 @@ fn mesh_settings(settings: &Settings) -> cluster::Settings {
         connect_error_reports: settings.connect_error_reports,
         reconnect_error_reports: settings.reconnect_error_reports,
         tls_required: cluster.tls.is_some(),
+        compression: compression(&cluster.compression),
         ..cluster::Settings::default()
+    }
+}
+
+fn compression(configured: &config::cluster::Compression) -> cluster::Compression {
+    use cluster::Level;
+    use config::cluster::Compression as Configured;
+    match configured {
+        Configured::NotSupported => cluster::Compression::NotSupported,
+        Configured::Off => cluster::Compression::Off,
+        Configured::Accept => cluster::Compression::Accept,
+        Configured::S2Auto(thresholds) => cluster::Compression::Auto(thresholds.clone()),
+        Configured::S2Fast => cluster::Compression::At(Level::Fast),
+        Configured::S2Better => cluster::Compression::At(Level::Better),
+        Configured::S2Best => cluster::Compression::At(Level::Best),
     }
 }
 

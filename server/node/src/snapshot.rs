@@ -369,19 +369,20 @@ impl Source for Shared {
                 subscriptions_by_link(&account, false, &mut by_link);
             }
         }
-        let configured: Vec<u64> = self.hub.get().map_or_else(Vec::new, |hub| {
+        let known: HashMap<u64, (bool, &str)> = self.hub.get().map_or_else(HashMap::new, |hub| {
             hub.with_quietly(|mesh| {
-                mesh.connections().filter(|c| c.is_configured).map(|c| c.connection.0).collect()
+                mesh.connections().map(|c| (c.connection.0, (c.is_configured, c.compression))).collect()
             })
         });
         let routes = self.routes_open().into_iter().map(|link| {
             let about = link.about.lock().clone();
+            let (is_configured, compression) = known.get(&link.id).copied().unwrap_or((false, "off"));
             Route {
                 rid: link.id,
                 remote_id: about.remote_id,
                 remote_name: about.name,
                 did_solicit: about.solicited,
-                is_configured: configured.contains(&link.id),
+                is_configured,
                 ip: about.ip,
                 port: about.port,
                 start: timestamp(about.start_nanos),
@@ -393,7 +394,7 @@ impl Source for Shared {
                 subscription_count: link.subscriptions.load(Relaxed),
                 subscriptions: by_link.remove(&link.index).unwrap_or_default(),
                 account: about.account,
-                compression: "off".into(),
+                compression: compression.into(),
                 ..Route::default()
             }
         });

@@ -6,6 +6,7 @@
 //! TLS state has a lock of its own, taken by the reader and by whoever writes; the lock of the link's output is
 //! never held with it across a system call.
 
+use crate::compression::Compression;
 use broker::{Mailbox, Transport, mailbox::Command};
 use mio::net::TcpStream;
 use parking_lot::Mutex;
@@ -13,6 +14,7 @@ use rustls::Connection;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, OnceLock};
+use wire::s2::Level;
 
 /// First byte of a TLS handshake record; no NATS verb begins with it.
 pub const TLS_HANDSHAKE_RECORD: u8 = 0x16;
@@ -20,6 +22,9 @@ pub const TLS_HANDSHAKE_RECORD: u8 = 0x16;
 const RECORDS_BYTES: usize = 16 << 10;
 /// Plaintext that may wait encrypted: more stays in the link's output, where it is counted.
 const ENCRYPTED_BYTES_MAX: usize = 64 << 10;
+
+/// A connection has bytes to be read that no edge tells of.
+pub struct ReadAgain(pub u32);
 
 /// How a connection is secured.
 pub enum Security {
@@ -39,6 +44,8 @@ pub struct Socket {
     /// Decided at the first read when the peer may choose.
     tls: OnceLock<Option<Mutex<Tls>>>,
     undecided: Mutex<Option<Box<Connection>>>,
+    /// Of a route whose servers agreed on it.
+    compression: OnceLock<Box<Compression>>,
 }
 
 struct Tls {
@@ -59,7 +66,8 @@ impl Socket {
             Security::Tls(connection) => drop(tls.set(Some(Mutex::new(Tls::new(connection))))),
             Security::Either(connection) => undecided = Some(connection),
         }
-        Socket { stream, owner, token, tls, undecided: Mutex::new(undecided) }
+        let compression = OnceLock::new();
+        Socket { stream, owner, token, tls, undecided: Mutex::new(undecided), compression }
     }
 
     /// Registers the stream for both edges.
@@ -79,10 +87,29 @@ impl Socket {
         if self.tls.get().is_none() && !self.decide()? {
             return Ok(None);
         }
+        match self.compression.get() {
+            None => self.read_bytes(room),
+            Some(compression) => compression.read(room, |room| self.read_bytes(room)),
+        }
+    }
+
+    fn read_bytes(&self, room: &mut [u8]) -> io::Result<Option<usize>> {
         match self.tls.get() {
             Some(Some(tls)) => self.read_tls(&mut tls.lock(), room),
             _ => retry(|| (&self.stream).read(room)),
         }
+    }
+
+    /// Bytes that were taken, 0 when full.
+    fn write_bytes(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let Some(Some(tls)) = self.tls.get() {
+            return self.write_tls(&mut tls.lock(), slices);
+        }
+        let written = match slices {
+            [one] => retry(|| (&self.stream).write(one)),
+            many => retry(|| (&self.stream).write_vectored(many)),
+        };
+        Ok(written?.unwrap_or(0))
     }
 
     /// Whether a handshake was begun and is not over.
@@ -103,6 +130,9 @@ impl Socket {
         if let Some(Some(tls)) = self.tls.get() {
             // an error shows again at the next read or write
             let _ = self.send_records(&mut tls.lock());
+        }
+        if let Some(compression) = self.compression.get() {
+            let _ = compression.write(&[], |slices| self.write_bytes(slices));
         }
     }
 
@@ -217,14 +247,25 @@ pub struct SocketTransport(pub Arc<Socket>);
 impl Transport for SocketTransport {
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let socket = &*self.0;
-        if let Some(Some(tls)) = socket.tls.get() {
-            return socket.write_tls(&mut tls.lock(), slices);
+        match socket.compression.get() {
+            None => socket.write_bytes(slices),
+            Some(compression) => compression.write(slices, |slices| socket.write_bytes(slices)),
         }
-        let written = match slices {
-            [one] => retry(|| (&socket.stream).write(one)),
-            many => retry(|| (&socket.stream).write_vectored(many)),
-        };
-        Ok(written?.unwrap_or(0))
+    }
+
+    fn compress(&self, level: Level, plain_bytes: usize) {
+        match self.0.compression.get() {
+            Some(compression) => compression.set_level(level),
+            None => drop(self.0.compression.set(Box::new(Compression::new(level, plain_bytes)))),
+        }
+    }
+
+    fn unread(&self, bytes: &[u8]) {
+        if let (Some(compression), false) = (self.0.compression.get(), bytes.is_empty()) {
+            compression.unread(bytes);
+            // no edge tells of them
+            self.0.owner.post(Command::Other(Box::new(ReadAgain(self.0.token))));
+        }
     }
 
     fn rearm(&self) {

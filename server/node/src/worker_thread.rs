@@ -4,7 +4,7 @@
 //! publisher cannot keep a light one waiting for more than one read of each of its neighbours.
 
 use crate::shared::Shared;
-use crate::socket::{Security, Socket, SocketTransport};
+use crate::socket::{ReadAgain, Security, Socket, SocketTransport};
 use broker::link::About;
 use broker::mailbox::Command;
 use broker::{CloseReason, Link, LinkKind, Mailbox, Wake};
@@ -328,6 +328,8 @@ impl WorkerThread {
             if let Some(progress) = self.worker.dismiss(link, text, *reason) {
                 self.apply(link.token, progress);
             }
+        } else if let Some(ReadAgain(token)) = what.downcast_ref() {
+            self.queue(*token);
         } else if let Some(CloseClients(count, reason)) = what.downcast_ref() {
             for token in self.worker.tokens(LinkKind::Client).into_iter().take(*count) {
                 let progress = self.worker.close(token, *reason);

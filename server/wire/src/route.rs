@@ -25,7 +25,7 @@ mod encode;
 mod info;
 
 pub use encode::{MessageHead, account_interest, error, info_line, interest, message_head, ping, pong};
-pub use info::{Compression, Connect, Info, SubjectPermission};
+pub use info::{Connect, Info, SubjectPermission};
 
 use crate::client::Publish;
 use std::ops::Range;

@@ -67,8 +67,6 @@ impl Mesh {
         mut info: Info,
         now: Duration,
     ) -> InfoOutcome {
-        let Some(mut state) = self.connections.get(&connection).cloned() else { return InfoOutcome::Updated };
-        let solicited = state.target.is_some();
         // nats-server leaves this to the accepting side; the log of the soliciting side would not say what is wrong
         if info.server_name == self.identity.server_name {
             let text = format!("Remote server has a duplicate name: {:?}", info.server_name);
@@ -78,6 +76,13 @@ impl Mesh {
             let text = "INFO without a server id".to_owned();
             return refused(CloseReason::ProtocolViolation, true, LogLevel::Error, text);
         }
+        match self.agree_on_compression(connection, &info.compression, now) {
+            Ok(true) => return InfoOutcome::Compressed,
+            Ok(false) => {}
+            Err(text) => return refused(CloseReason::ProtocolViolation, true, LogLevel::Error, text),
+        }
+        let Some(mut state) = self.connections.get(&connection).cloned() else { return InfoOutcome::Updated };
+        let solicited = state.target.is_some();
         if info.ip.is_empty() {
             // others will reach the peer under the address that it is seen from here
             let port = u16::try_from(info.port).unwrap_or_default();
@@ -263,7 +268,7 @@ impl Mesh {
         self.log(Some(connection), LogLevel::Debug, text);
         if state.target.is_some() && !self.introduces_at_once(state.account.as_deref()) {
             let index = if let Place::Pool(index) = place { index } else { 0 };
-            let own = self.introduction(state.account.as_deref(), index, state.gossip);
+            let own = self.introduction(state.account.as_deref(), index, state.gossip, state.compression);
             self.send_info(connection, &own);
         }
         if joins || place == Place::Account {

@@ -76,11 +76,14 @@ impl Peer {
     /// Reads up to and with `end`.
     pub fn until(&mut self, end: &str) -> String {
         let mut chunk = vec![0; 1 << 16];
+        let mut searched = 0;
         loop {
-            if let Some(at) = self.read.windows(end.len()).position(|w| w == end.as_bytes()) {
+            let found = self.read[searched..].windows(end.len()).position(|w| w == end.as_bytes());
+            if let Some(at) = found.map(|at| searched + at) {
                 let rest = self.read.split_off(at + end.len());
                 return String::from_utf8_lossy(&std::mem::replace(&mut self.read, rest)).into_owned();
             }
+            searched = self.read.len().saturating_sub(end.len() - 1);
             let count = self.stream.read(&mut chunk).unwrap();
             assert!(count > 0, "the server hung up; read so far: {}", String::from_utf8_lossy(&self.read));
             self.read.extend_from_slice(&chunk[..count]);

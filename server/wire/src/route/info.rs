@@ -25,17 +25,6 @@ pub struct SubjectPermission {
     pub deny: Vec<String>,
 }
 
-/// Names of the compression modes as they stand in `INFO`.
-#[derive(Clone, Copy, Debug)]
-pub struct Compression;
-
-impl Compression {
-    /// The server does not compress. A peer with any mode then sends and expects plain bytes.
-    pub const OFF: &'static str = "off";
-    /// Compresses if the peer begins.
-    pub const ACCEPT: &'static str = "accept";
-}
-
 /// The `INFO` document of a route. The same document introduces a server, announces another server (gossip),
 /// says that one is about to leave (`ldm`) and updates route permissions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -106,7 +95,7 @@ pub struct Info {
     /// The server is about to leave.
     #[serde(rename = "ldm", skip_serializing_if = "is_default")]
     pub lame_duck_mode: bool,
-    /// Compression mode, see [`Compression`]; absent means that the server knows none.
+    /// Compression mode (`off`, `accept`, `s2_fast`, …); absent means that the server knows none.
     #[serde(skip_serializing_if = "is_default", deserialize_with = "null_is_default")]
     pub compression: String,
     /// What the server takes from peers.
