@@ -24,6 +24,8 @@ pub struct ScriptError {
 pub struct Script {
     /// Configuration text, without listeners: the runner adds those.
     pub config: String,
+    /// Further configurations, by name, for [`Step::Reload`].
+    pub further: BTreeMap<String, String>,
     /// Whether the server also listens for routes (`listen cluster`).
     pub cluster: bool,
     /// The cases in order; each opens connections of its own.
@@ -56,6 +58,10 @@ pub enum Step {
     Disconnect(String),
     /// Asks the monitoring port for a path, and notes status and shape of the answer.
     Http(String),
+    /// Publishes a request (subject, payload) and notes the shape of the JSON that answers it.
+    Request(String, String, String),
+    /// Puts the configuration of this name in force, the first one if it is empty, and notes whether it was taken.
+    Reload(String),
 }
 
 impl Script {
@@ -64,20 +70,31 @@ impl Script {
     /// # Errors
     /// With the line that is no statement.
     pub fn parse(file: &str, text: &str) -> Result<Self, ScriptError> {
-        let mut script = Self { config: String::new(), cluster: false, cases: Vec::new() };
+        let mut script =
+            Self { config: String::new(), further: BTreeMap::new(), cluster: false, cases: Vec::new() };
         let mut in_config = false;
+        let mut further: Option<String> = None;
         for (index, raw) in text.lines().enumerate() {
             let fail = |problem: String| ScriptError { file: file.to_owned(), line: index + 1, problem };
             let line = raw.trim();
             if in_config {
                 in_config = line != "end";
                 if in_config {
-                    script.config.push_str(raw);
-                    script.config.push('\n');
+                    let config = match &further {
+                        Some(name) => script.further.entry(name.clone()).or_default(),
+                        None => &mut script.config,
+                    };
+                    config.push_str(raw);
+                    config.push('\n');
                 }
             } else if line.is_empty() || line.starts_with('#') {
             } else if line == "config" && script.cases.is_empty() {
                 in_config = true;
+            } else if let Some(name) = line.strip_prefix("config ")
+                && script.cases.is_empty()
+            {
+                in_config = true;
+                further = Some(name.trim().to_owned());
             } else if line == "listen cluster" && script.cases.is_empty() {
                 script.cluster = true;
             } else if let Some(name) = line.strip_prefix("case ") {
@@ -107,6 +124,9 @@ fn parse_step(line: &str) -> Result<Step, String> {
     if let Some(path) = line.strip_prefix("http ") {
         return Ok(Step::Http(path.trim().to_owned()));
     }
+    if line == "reload" || line.starts_with("reload ") {
+        return Ok(Step::Reload(line["reload".len()..].trim().to_owned()));
+    }
     if let Some(milliseconds) = line.strip_prefix("wait ") {
         return Ok(Step::Wait(parse_milliseconds(milliseconds)?));
     }
@@ -123,6 +143,10 @@ fn parse_step(line: &str) -> Result<Step, String> {
         bytes.extend_from_slice(b"\r\n");
         return Ok(Step::Send(connection, bytes));
     }
+    if let Some(request) = statement.strip_prefix(" request ") {
+        let (subject, payload) = request.trim().split_once(' ').unwrap_or((request.trim(), ""));
+        return Ok(Step::Request(connection, subject.to_owned(), payload.to_owned()));
+    }
     match statement.split_whitespace().collect::<Vec<_>>()[..] {
         ["sync"] => Ok(Step::Sync(connection)),
         ["info"] => Ok(Step::Info(connection)),
@@ -135,7 +159,7 @@ fn parse_step(line: &str) -> Result<Step, String> {
 fn unknown(line: &str) -> String {
     format!(
         "{line:?} is no step; steps are `A> line`, `A>> bytes`, `A sync`, `A closed MS`, \
-         `A info`, `A disconnect`, `wait MS` and `http /path`"
+         `A info`, `A disconnect`, `A request SUBJECT [JSON]`, `wait MS`, `reload [NAME]` and `http /path`"
     )
 }
 
@@ -265,7 +289,14 @@ pub fn masked_messages(lines: Vec<String>) -> Vec<String> {
         let words: Vec<&str> = line.split(' ').collect();
         let words: Vec<&str> =
             words.into_iter().map(|word| if word.starts_with("_R_.") { "_R_.…" } else { word }).collect();
-        let mut line = words.join(" ");
+        let mut line = without_server_ids(&words.join(" "));
+        if line.starts_with("{\"type\":\"io.nats.server.advisory")
+            && let Ok(event) = serde_json::from_str(&line)
+        {
+            hide_sizes(&mut masked);
+            masked.extend(json_shape(&event).into_iter().map(|field| format!("event: {field}")));
+            continue;
+        }
         let json = match line.strip_prefix("Nats-Request-Info: ") {
             Some(json) => Some(("Nats-Request-Info: ", json)),
             None => line.starts_with("{\"type\":\"io.nats.server.metric").then_some(("", &*line)),
@@ -275,13 +306,7 @@ pub fn masked_messages(lines: Vec<String>) -> Vec<String> {
         {
             mask_client(&mut value);
             line = format!("{before}{value}");
-            if let Some(head) =
-                masked.iter_mut().rev().find(|line| line.starts_with("MSG ") || line.starts_with("HMSG "))
-            {
-                let sizes = if head.starts_with("HMSG ") { 2 } else { 1 };
-                let words: Vec<&str> = head.split_whitespace().collect();
-                *head = format!("{} …", words[..words.len().saturating_sub(sizes)].join(" "));
-            }
+            hide_sizes(&mut masked);
         }
         masked.push(line);
     }
@@ -306,6 +331,23 @@ pub fn reports_last(lines: Vec<String>) -> Vec<String> {
     others
 }
 
+/// Takes the sizes out of the last message's head: what it carries is not compared by its value.
+fn hide_sizes(lines: &mut [String]) {
+    let is_head = |line: &&mut String| line.starts_with("MSG ") || line.starts_with("HMSG ");
+    if let Some(head) = lines.iter_mut().rev().find(is_head) {
+        let sizes = if head.starts_with("HMSG ") { 2 } else { 1 };
+        let words: Vec<&str> = head.split_whitespace().collect();
+        *head = format!("{} …", words[..words.len().saturating_sub(sizes)].join(" "));
+    }
+}
+
+/// Tokens of subjects that are a server's id.
+fn without_server_ids(line: &str) -> String {
+    let is_id = |token: &&str| token.len() == 56 && token.starts_with('N');
+    let Some(id) = line.split(['.', ' ']).find(is_id) else { return line.to_owned() };
+    line.replace(id, "N…")
+}
+
 fn mask_client(value: &mut serde_json::Value) {
     let serde_json::Value::Object(fields) = value else { return };
     // a server may know the round trip already, or not yet
@@ -327,7 +369,7 @@ pub fn last_reply(received: &[u8]) -> Option<String> {
 }
 
 /// The shape of a JSON answer: a line a field, `path: type`, sorted; of an array,
-/// the shape of its first element.
+/// the shape of its first element. `feature_flags` are JetStream's and left out.
 #[must_use]
 pub fn json_shape(value: &serde_json::Value) -> Vec<String> {
     fn walk(path: &str, value: &serde_json::Value, lines: &mut Vec<String>) {
@@ -343,7 +385,7 @@ pub fn json_shape(value: &serde_json::Value) -> Vec<String> {
                 "array"
             }
             serde_json::Value::Object(fields) => {
-                for (name, field) in fields {
+                for (name, field) in fields.iter().filter(|(name, _)| *name != "feature_flags") {
                     walk(&format!("{path}.{name}"), field, lines);
                 }
                 "object"
@@ -420,9 +462,11 @@ mod tests {
 
     #[test]
     fn a_script_is_read_into_config_cases_and_steps() {
-        let text = "# about\nconfig\nmax_payload: 10\nend\nlisten cluster\n\ncase first one\n\
-                    a> PUB a 3\\t\nb>> \\<3*ab>\\x00\nwait 20\na sync\na closed 50\nhttp /varz\n";
+        let text = "# about\nconfig\nmax_payload: 10\nend\nconfig less\nmax_payload: 5\nend\nlisten cluster\n\ncase first one\n\
+                    a> PUB a 3\\t\nb>> \\<3*ab>\\x00\nwait 20\na sync\na closed 50\nhttp /varz\n\
+                    reload less\nreload\na request $SYS.x {\"a\": 1}\n";
         let script = Script::parse("t", text).unwrap();
+        assert_eq!(script.further["less"], "max_payload: 5\n");
         assert_eq!((script.config.as_str(), script.cluster), ("max_payload: 10\n", true));
         assert_eq!(script.cases[0].name, "first one");
         let a = || "a".to_owned();
@@ -433,6 +477,9 @@ mod tests {
             Step::Sync(a()),
             Step::Closed(a(), Duration::from_millis(50)),
             Step::Http("/varz".into()),
+            Step::Reload("less".into()),
+            Step::Reload(String::new()),
+            Step::Request(a(), "$SYS.x".into(), "{\"a\": 1}".into()),
         ];
         assert_eq!(script.cases[0].steps, expected);
     }

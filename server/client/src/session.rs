@@ -142,8 +142,7 @@ impl Client {
     #[inline]
     pub fn handle(&mut self, op: Op<'_>, read: &[u8], context: &mut Context<'_>) -> Result<(), Failure> {
         if self.connect_until_nanos > 0 && !matches!(op, Op::Connect(_)) {
-            error(context.reply, "Authorization Violation");
-            return Err(Failure(CloseReason::AuthenticationViolation));
+            self.enter_as_guest(context)?;
         }
         match op {
             Op::Publish(publish) => self.publish(&publish, read, context),
@@ -296,8 +295,8 @@ impl Client {
         }
         if publish.reply_len > 0 && is_reserved_reply(&read[publish.reply_range()]) {
             self.settle(read, context);
-            let reply = String::from_utf8_lossy(&read[publish.reply_range()]);
-            error(context.reply, &format!("Permissions Violation for Publish with Reply of \"{reply}\""));
+            let reply = quoted(&read[publish.reply_range()]);
+            error(context.reply, &format!("Permissions Violation for Publish with Reply of {reply}"));
             return Ok(());
         }
         match context.router.publish(self.scope, read, publish) {
@@ -315,9 +314,9 @@ impl Client {
             Verdict::Denied if self.may_answer(publish, read, context) => self.ok(context),
             Verdict::Denied => {
                 let subject = context.router.mapped_subject().unwrap_or(&read[publish.subject_range()]);
-                let subject = String::from_utf8_lossy(subject).into_owned();
+                let subject = quoted(subject);
                 self.settle(read, context);
-                error(context.reply, &format!("Permissions Violation for Publish to \"{subject}\""));
+                error(context.reply, &format!("Permissions Violation for Publish to {subject}"));
             }
             Verdict::Detour => match self.detour(publish, read, context) {
                 Verdict::NoInterest => self.met_nobody(publish, read, context),
@@ -385,10 +384,6 @@ impl Client {
             error(context.reply, "Invalid Subject");
             return;
         }
-        if policy.subject_tokens_max > 0 && subject::tokens(subject).count() > policy.subject_tokens_max {
-            error(context.reply, "subject has exceeded number of tokens limit");
-            return;
-        }
         let refused = match &self.permissions {
             None => false,
             Some(permissions) => match permissions.can_subscribe(subject, queue) {
@@ -400,11 +395,18 @@ impl Client {
                 Subscribe::Denied => true,
             },
         };
-        if refused {
-            let subject = String::from_utf8_lossy(subject);
-            let group = queue.map(|queue| format!(" using queue \"{}\"", String::from_utf8_lossy(queue)));
-            let group = group.unwrap_or_default();
-            error(context.reply, &format!("Permissions Violation for Subscription to \"{subject}\"{group}"));
+        if refused || queue == Some(SERVERS_GROUP) {
+            let group = queue.map(|queue| format!(" using queue {}", quoted(queue))).unwrap_or_default();
+            let subject = quoted(subject);
+            error(context.reply, &format!("Permissions Violation for Subscription to {subject}{group}"));
+            return;
+        }
+        if policy.subject_tokens_max > 0 && subject::tokens(subject).count() > policy.subject_tokens_max {
+            let subject = quoted(subject);
+            error(
+                context.reply,
+                &format!("Permissions Violation for Subscription to {subject}, too many tokens"),
+            );
             return;
         }
         let bound = self.limits.subscriptions_max.map_or(policy.subscriptions_max, |max| max as usize);
@@ -480,7 +482,9 @@ impl Client {
             Err(_) => return Err(Failure(CloseReason::ProtocolViolation)),
         };
         if self.connected {
-            return self.greet(connect, context);
+            // whoever says anew who he is may be another one: nothing of the one before is left
+            let numbers = std::mem::take(&mut self.subscriptions);
+            self.account.unsubscribe(&self.link, numbers, context.router.dirty());
         }
         // the first round trip that is known: from the server's greeting to the client's
         let start_nanos = self.link.about.lock().start_nanos;
@@ -518,9 +522,39 @@ impl Client {
                 return Err(Failure(CloseReason::AuthenticationViolation));
             }
         };
+        if !connect.account.is_empty() || connect.new_account {
+            error(context.reply, "Authorization Violation");
+            return Err(Failure(CloseReason::AuthenticationViolation));
+        }
+        self.enter(identity, context)?;
+        self.greet(connect, context)
+    }
+
+    /// Where clients without credentials are somebody (`no_auth_user`), they need not even say CONNECT.
+    #[cold]
+    fn enter_as_guest(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let table = &context.policy.table;
+        let question = self.question(Connect::default(), context);
+        if !table.auth_required_in_info()
+            && !question.is_slow()
+            && let Ok(identity) = question.verdict()
+        {
+            self.enter(identity, context)?;
+            self.connected = true;
+            self.credentials = Some(Box::default());
+            context.logins.push(self.link.clone());
+            return Ok(());
+        }
+        error(context.reply, "Authorization Violation");
+        Err(Failure(CloseReason::AuthenticationViolation))
+    }
+
+    /// Puts the client into its account, if there is room.
+    fn enter(&mut self, identity: Identity, context: &mut Context<'_>) -> Result<(), Failure> {
         let account = context.router.broker().clone().account(&identity.account_name);
         let bound = context.policy.table.account(identity.account).and_then(|a| a.limits.connections_max);
-        if bound.is_some_and(|max| account.connections_everywhere() >= max) {
+        let is_counted = self.connected && account.name == self.account.name;
+        if !is_counted && bound.is_some_and(|max| account.connections_everywhere() >= max) {
             error(context.reply, "maximum account active connections exceeded");
             return Err(Failure(CloseReason::MaxAccountConnectionsExceeded));
         }
@@ -530,7 +564,7 @@ impl Client {
         self.connect_until_nanos = 0;
         self.take_identity(identity, context);
         self.link.about.lock().account = self.account.name.to_string();
-        self.greet(connect, context)
+        Ok(())
     }
 
     /// Takes over what CONNECT asks for.
@@ -653,8 +687,12 @@ impl Client {
         Ok(())
     }
 
-    /// Tells the client why its bytes cannot be read, as far as it is told.
-    pub fn refuse(error_found: Error, reply: &mut Vec<u8>) -> Failure {
+    /// Tells the client why its bytes cannot be read, as far as it is told. `first` is the first of them.
+    pub fn refuse(&self, error_found: Error, first: Option<&u8>, reply: &mut Vec<u8>) -> Failure {
+        if self.connect_until_nanos > 0 && !matches!(first, Some(b'C' | b'c')) {
+            error(reply, "Authorization Violation");
+            return Failure(CloseReason::AuthenticationViolation);
+        }
         match error_found {
             Error::Unknown => {
                 error(reply, "Unknown Protocol Operation");
@@ -689,6 +727,9 @@ fn look_ahead(scope: ScopeId, read: &[u8], at: usize, end: usize, context: &Cont
     }
 }
 
+/// The queue group in which servers ask each other.
+const SERVERS_GROUP: &[u8] = b"_sys_";
+
 fn is_queue_name(name: &[u8]) -> bool {
     !name.is_empty() && !name.iter().any(u8::is_ascii_whitespace)
 }
@@ -697,6 +738,31 @@ fn is_queue_name(name: &[u8]) -> bool {
 fn is_reserved_reply(reply: &[u8]) -> bool {
     matches!(reply.first(), Some(b'_' | b'$'))
         && [&b"_R_."[..], b"$JS.ACK.", b"_GR_.", b"$GR."].iter().any(|prefix| reply.starts_with(prefix))
+}
+
+/// Bytes of a peer as Go's `%q` shows them.
+fn quoted(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() + 2);
+    text.push('"');
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '"' | '\\' => text.extend(['\\', character]),
+                '\x07' => text.push_str("\\a"),
+                '\x08' => text.push_str("\\b"),
+                '\x0b' => text.push_str("\\v"),
+                '\x0c' => text.push_str("\\f"),
+                '\n' | '\r' | '\t' => text.extend(character.escape_default()),
+                '\0'..' ' | '\x7f' => text.push_str(&format!("\\x{:02x}", u32::from(character))),
+                _ => text.push(character),
+            }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text.push('"');
+    text
 }
 
 /// Appends `-ERR 'text'`.

@@ -563,7 +563,7 @@ fn run(
             Ok(Step::More(need)) => return (at, need, Ok(())),
             Err(error) => {
                 session.settle(buffer, context);
-                return (end, 0, Err(Client::refuse(error, context.reply)));
+                return (end, 0, Err(session.refuse(error, data.get(at), context.reply)));
             }
         }
     }

@@ -2,52 +2,19 @@
 //! interest behind when the route is gone.
 #![no_main]
 
-use broker::{Broker, CloseReason, LinkKind, Mailbox, Transport, Wake};
+use broker::{Broker, CloseReason, LinkKind, Mailbox};
 use cluster::{Effect, Identity, Mesh};
 use engine::{Accepted, Hub, Outside, RouteOpening, Settings, Worker};
 use libfuzzer_sys::fuzz_target;
-use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex};
+use starling_fuzz::{NoBell, Written, check, feed};
+use std::sync::Arc;
 use std::time::Duration;
-
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl Transport for Written {
-    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut written = self.0.lock().unwrap();
-        slices.iter().for_each(|slice| written.extend_from_slice(slice));
-        Ok(slices.iter().map(|slice| slice.len()).sum())
-    }
-
-    fn rearm(&self) {}
-
-    fn shutdown(&self) {}
-}
-
-struct NoBell;
-
-impl Wake for NoBell {
-    fn wake(&self) {}
-}
 
 struct Nowhere;
 
 impl Outside for Nowhere {
     fn effect(&self, _: Effect) {}
     fn used(&self) {}
-}
-
-fn feed(worker: &mut Worker, token: u32, bytes: &[u8], chunk: usize) {
-    for mut piece in bytes.chunks(chunk) {
-        while !piece.is_empty() {
-            let Some(room) = worker.room(token) else { return };
-            let (size, read) = (room.len(), room.len().min(piece.len()));
-            room[..read].copy_from_slice(&piece[..read]);
-            piece = &piece[read..];
-            worker.received(token, read, read == size, false, 1);
-        }
-    }
 }
 
 const CONNECT: &[u8] = b"CONNECT {\"name\":\"NPEER\",\"cluster\":\"c\",\"headers\":true,\"lnoc\":true}\r\n";
@@ -102,7 +69,7 @@ fuzz_target!(|data: &[u8]| {
         worker.command(command);
     }
     worker.flush(true);
-    check(&heard.0.lock().unwrap());
+    check(&heard.0.lock().unwrap(), &[b"1"]);
     worker.close(route, CloseReason::ClientClosed);
     worker.close(listener, CloseReason::ClientClosed);
     for account in broker.accounts() {
@@ -110,22 +77,3 @@ fuzz_target!(|data: &[u8]| {
     }
     assert_eq!(hub.with_quietly(|mesh| mesh.connections().count()), 0);
 });
-
-/// What the listener got is a row of whole operations.
-fn check(mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        let end = bytes.windows(2).position(|pair| pair == b"\r\n").expect("a line ends");
-        let words: Vec<&[u8]> = bytes[..end].split(|byte| *byte == b' ').collect();
-        bytes = &bytes[end + 2..];
-        let size = |word: &[u8]| std::str::from_utf8(word).unwrap().parse::<usize>().unwrap();
-        match (words[0], words.len()) {
-            (b"MSG", 4 | 5) | (b"HMSG", 5 | 6) => {
-                let total = size(words[words.len() - 1]);
-                assert_eq!(&bytes[total..total + 2], b"\r\n");
-                bytes = &bytes[total + 2..];
-            }
-            (b"INFO" | b"PONG" | b"PING", _) => {}
-            other => panic!("{other:?}"),
-        }
-    }
-}

@@ -61,25 +61,28 @@ pub enum State {
     Closed,
     /// Both.
     Any,
+    /// A number that stands for none of these, in a request over `$SYS`.
+    Neither,
 }
 
 impl From<i64> for State {
     fn from(number: i64) -> Self {
         match number {
+            0 => Self::Open,
             1 => Self::Closed,
             2 => Self::Any,
-            _ => Self::Open,
+            _ => Self::Neither,
         }
     }
 }
 
 impl State {
     fn open(self) -> bool {
-        self != Self::Closed
+        matches!(self, Self::Open | Self::Any)
     }
 
     fn closed(self) -> bool {
-        self != Self::Open
+        matches!(self, Self::Closed | Self::Any)
     }
 }
 

@@ -28,6 +28,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use wire::info::Info;
 
+/// What a client hears whose handshake would be one too many in this second.
+const THROTTLED: &[u8] = b"-ERR 'Connection throttling is active. Please try again later.'\r\n";
+
 /// Ports that listeners really have.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BoundPorts {
@@ -297,11 +300,15 @@ impl Shared {
         let tls = self.certificates.read().client.clone();
         if let Some(tls) = tls {
             let limit = settings.tls.as_ref().map_or(0, |tls| tls.connection_rate_limit);
-            if limit > 0 && !self.may_handshake(limit) {
-                return Ok(());
-            }
             let always = settings.tls.as_ref().is_some_and(|tls| tls.handshake_first == HandshakeFirst::On);
             let first = always || begins_handshake;
+            if limit > 0 && !self.may_handshake(limit) {
+                if !first {
+                    greeting.extend_from_slice(THROTTLED);
+                    stream.write_all(&greeting)?;
+                }
+                return Ok(());
+            }
             if !first {
                 stream.write_all(&greeting)?;
                 greeting.clear();

@@ -312,7 +312,8 @@ fn parse_hpub_fast<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Option<Step
         body: body as u32,
         header_len: header_len as u32,
         end: end as u32,
-        verbatim: true,
+        // without a byte of headers it is a message without headers
+        verbatim: header_len > 0,
     };
     Some(Step::Op(Op::Publish(publish), end - at))
 }
@@ -513,6 +514,13 @@ fn parse_publish_line<'a>(
         return Err(Error::Unknown);
     }
     let sizes = place(header_size.unwrap_or(total));
+    // How much of an operation was there when it was looked at must not show in what receivers get.
+    let next = |from: &[u8], to: usize| place(from) + from.len() + 1 == to && buf[to - 1] == b' ';
+    let verbatim = buf[place(first) + first.len()] == b' '
+        && reply.is_none_or(|reply| next(reply, sizes))
+        && header_size.is_none_or(|digits| next(digits, place(total)) && header_len > 0)
+        && place(total) + total.len() + 2 == line_end
+        && buf[line_end - 2] == b'\r';
     let publish = Publish {
         subject: place(first) as u32,
         subject_len: first.len() as u32,
@@ -522,7 +530,7 @@ fn parse_publish_line<'a>(
         body: line_end as u32,
         header_len: header_len as u32,
         end: end as u32,
-        verbatim: false,
+        verbatim,
     };
     Ok(Step::Op(Op::Publish(publish), end - at))
 }

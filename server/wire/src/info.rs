@@ -3,6 +3,7 @@
 //! Field names and order follow nats-server's `Info` and `ClientOpts` (ADR-40).
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 fn is_false(value: &bool) -> bool {
     !*value
@@ -178,6 +179,12 @@ pub struct Connect {
     /// Signature of the nonce by a trusted proxy.
     #[serde(default, deserialize_with = "default_if_null")]
     pub proxy_sig: String,
+    /// An account of the client's own choice, which nobody has.
+    #[serde(default, deserialize_with = "default_if_null")]
+    pub account: String,
+    /// The same, to be made.
+    #[serde(default, deserialize_with = "default_if_null")]
+    pub new_account: bool,
 }
 
 impl Default for Connect {
@@ -201,17 +208,29 @@ impl Default for Connect {
             sig: String::new(),
             jwt: String::new(),
             proxy_sig: String::new(),
+            account: String::new(),
+            new_account: false,
         }
     }
 }
 
 impl Connect {
-    /// Reads the argument of CONNECT.
+    /// Reads the argument of CONNECT, as Go's decoder would: fields may come twice (the last one counts) and in other
+    /// letters, text need not be UTF-8, and `null` says nothing.
     ///
     /// # Errors
     /// The JSON error; it holds no value of the document, so it is safe to log.
     pub fn decode(json: &[u8]) -> Result<Connect, serde_json::Error> {
-        serde_json::from_slice(json)
+        // no client writes any of that, so that it is looked for only where there may be some
+        let is_usual = json.first() == Some(&b'{')
+            && !json.windows(2).any(|pair| pair[0] == b'"' && pair[1].is_ascii_uppercase());
+        if is_usual && let Ok(connect) = serde_json::from_slice(json) {
+            return Ok(connect);
+        }
+        let fields: Option<Map<String, Value>> = serde_json::from_str(&String::from_utf8_lossy(json))?;
+        let fields = fields.unwrap_or_default().into_iter();
+        let fields = fields.map(|(name, value)| (name.to_ascii_lowercase(), value));
+        serde_json::from_value(Value::Object(fields.collect()))
     }
 }
 
@@ -223,6 +242,20 @@ mod tests {
     fn absent_connect_fields_have_the_defaults_of_nats_server() {
         let connect = Connect::decode(b"{}").unwrap();
         assert!(connect.verbose && connect.pedantic && connect.echo && !connect.headers);
+    }
+
+    #[test]
+    fn connect_is_read_as_go_reads_it() {
+        let verbose = |json: &[u8]| Connect::decode(json).map(|connect| connect.verbose).ok();
+        assert_eq!(verbose(br#"{"verbose":true,"verbose":false}"#), Some(false));
+        assert_eq!(verbose(br#"{"VERBOSE":false}"#), Some(false));
+        assert_eq!(verbose(br#"{"name":"Somebody","verbose":false}"#), Some(false));
+        assert_eq!(verbose(b"{\"verbose\":false,\"name\":\"\xff\"}"), Some(false));
+        assert_eq!(verbose(b"null"), Some(true));
+        assert_eq!(verbose(b" {\"verbose\":false} "), Some(false));
+        for broken in [&b"[]"[..], b"", b"{", b"1", b"{}{}", br#"{"verbose":1}"#] {
+            assert_eq!(verbose(broken), None);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Owns what a changed configuration or account does to a session: the client stays as it is, goes on with other
 //! permissions and limits, or has to go.
 
-use super::{Client, Context, Failure, error};
+use super::{Client, Context, Failure, error, quoted};
 use crate::login::Answer;
 use accounts::{AuthError, Permissions, Reason, Subscribe};
 use broker::CloseReason;
@@ -19,6 +19,12 @@ impl Client {
     pub fn reauthenticate(&mut self, is_reload: bool, context: &mut Context<'_>) -> Result<(), Failure> {
         if !self.connected {
             return Ok(());
+        }
+        let table = &context.policy.table;
+        let account = table.find(&self.account.name).and_then(|id| table.account(id));
+        // an account that is written no more takes its clients with it, without a word
+        if is_reload && !table.is_operator_mode() && account.is_none_or(|account| account.is_removed) {
+            return Err(Failure(CloseReason::ClientClosed));
         }
         let connect = self.credentials.as_deref().cloned().unwrap_or_default();
         let question = self.question(connect, context);
@@ -93,9 +99,11 @@ impl Client {
                 Subscribe::Allowed => {}
                 Subscribe::AllowedWithDenyFilter => self.link.set_deny_filter(Some(&permissions)),
                 Subscribe::Denied => {
-                    let (subject, sid) = (String::from_utf8_lossy(&subject), String::from_utf8_lossy(&sid));
+                    let (subject, sid) = (quoted(&subject), quoted(&sid));
+                    let group = queue.map(|queue| format!(" using queue {}", quoted(&queue)));
+                    let group = group.unwrap_or_default();
                     let text =
-                        format!("Permissions Violation for Subscription to \"{subject}\" (sid \"{sid}\")");
+                        format!("Permissions Violation for Subscription to {subject}{group} (sid {sid})");
                     error(context.reply, &text);
                     self.end(number, context.router);
                 }
