@@ -61,6 +61,9 @@ impl RouteEnd {
     }
 }
 
+/// Subscriptions that are removed under one lock.
+const REMOVED_AT_ONCE: usize = 1_000;
+
 /// Subscriptions that were removed.
 #[derive(Default)]
 struct Gone {
@@ -236,13 +239,16 @@ impl Account {
 
     /// Removes local subscriptions of `link` and tells the routes. Numbers that are not its own are skipped.
     pub fn unsubscribe(&self, link: &Link, numbers: impl IntoIterator<Item = u32>, dirty: &mut Dirty) {
-        let mut shared = self.shared.write();
-        let gone = self.remove(&mut shared, link.index, numbers, true, dirty);
-        drop(shared);
-        link.subscriptions.fetch_sub(gone.count, Relaxed);
-        lift(link.index, gone.shadows, dirty);
-        if self.responses.is_awaited() {
-            self.responses.interest_ended(self, &gone.filters);
+        let mut numbers = numbers.into_iter().peekable();
+        while numbers.peek().is_some() {
+            // in parts: whoever publishes or subscribes meanwhile waits for one part, not for all of a client's
+            let part = numbers.by_ref().take(REMOVED_AT_ONCE);
+            let gone = self.remove(&mut self.shared.write(), link.index, part, true, dirty);
+            link.subscriptions.fetch_sub(gone.count, Relaxed);
+            lift(link.index, gone.shadows, dirty);
+            if self.responses.is_awaited() {
+                self.responses.interest_ended(self, &gone.filters);
+            }
         }
     }
 

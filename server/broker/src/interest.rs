@@ -271,6 +271,7 @@ impl Interest {
             self.free = Vec::new();
             self.filters = Vec::new();
             self.trim_at = 0;
+            self.shrink_tables();
         } else if self.subscriptions.len() > 4096
             && self.free.len() > (self.subscriptions.len() / 4 * 3).max(self.trim_at)
         {
@@ -292,6 +293,16 @@ impl Interest {
             self.free.retain(|number| (*number as usize) < end);
             self.free.shrink_to_fit();
         }
+        self.filters.truncate(self.trie.ids_end());
+        self.filters.shrink_to_fit();
+        self.shrink_tables();
+    }
+
+    fn shrink_tables(&mut self) {
+        self.progress.get_mut().shrink_to_fit();
+        self.long_sids.shrink_to_fit();
+        self.queue_members.shrink_to_fit();
+        self.shadows.shrink_to_fit();
     }
 
     /// Counts local interest up or down; `Some` when other servers must be told.

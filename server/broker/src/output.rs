@@ -25,6 +25,7 @@ pub const BY_REFERENCE_BYTES: usize = 8 << 10;
 pub const STALL_NANOS_MAX: u64 = 100_000_000;
 
 const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK_BYTES_MIN: usize = 2 << 10;
 const SLICES_MAX: usize = 64;
 const DRAIN_BYTES_MAX: usize = 4 << 20;
 
@@ -91,6 +92,18 @@ pub enum Delivered {
     Overflow,
 }
 
+/// When a flush was promised for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Promise {
+    /// Not at all.
+    #[default]
+    None,
+    /// When it is its turn among many: what bulk publishers send may wait for company.
+    InTurn,
+    /// At the end of the round.
+    Soon,
+}
+
 #[derive(Default)]
 struct State {
     queue: VecDeque<Chunk>,
@@ -102,7 +115,7 @@ struct State {
     /// A writable edge came while somebody was writing.
     edge: bool,
     /// Somebody promised to flush.
-    dirty: bool,
+    promised: Promise,
     closed: bool,
     messages: u64,
     bytes: u64,
@@ -155,7 +168,10 @@ impl Output {
         state.bytes += rendering.message_bytes;
         if state.writing || !state.queue.is_empty() {
             append(&mut state.queue, rendering, 0);
-            return self.grown(rendering.total, pending_max);
+            let delivered = self.grown(rendering.total, pending_max);
+            // what waits for its turn only need not wait any more
+            let is_free = !state.writing && !state.blocked && delivered == Delivered::Yes;
+            return if is_free { self.drain(state, transport) } else { delivered };
         }
         state.writing = true;
         state.edge = false;
@@ -186,8 +202,14 @@ impl Output {
         self.drain(state, transport)
     }
 
-    /// Queues only. `true`: the caller must call [`flush`](Self::flush) before it sleeps.
-    pub fn defer(&self, rendering: &mut Rendering<'_>, pending_max: usize) -> (Delivered, bool) {
+    /// Queues only. `true`: the caller must call [`flush`](Self::flush) as it is to be promised, and always before it
+    /// sleeps.
+    pub fn defer(
+        &self,
+        rendering: &mut Rendering<'_>,
+        pending_max: usize,
+        promised: Promise,
+    ) -> (Delivered, bool) {
         let mut state = self.state.lock();
         if state.closed {
             return (Delivered::Closed, false);
@@ -196,7 +218,7 @@ impl Output {
         state.bytes += rendering.message_bytes;
         append(&mut state.queue, rendering, 0);
         let delivered = self.grown(rendering.total, pending_max);
-        (delivered, promise(&mut state))
+        (delivered, promise(&mut state, promised))
     }
 
     /// Queues plain protocol bytes, not counted as messages. `true`: the caller must flush.
@@ -207,13 +229,13 @@ impl Output {
         }
         append_bytes(&mut state.queue, bytes);
         self.pending.fetch_add(bytes.len(), Relaxed);
-        promise(&mut state)
+        promise(&mut state, Promise::Soon)
     }
 
     /// Writes what waits, unless the transport is known to be full.
     pub fn flush(&self, transport: &dyn Transport) -> Delivered {
         let mut state = self.state.lock();
-        state.dirty = false;
+        state.promised = Promise::None;
         if state.blocked || state.writing { Delivered::Yes } else { self.drain(state, transport) }
     }
 
@@ -280,11 +302,11 @@ impl Output {
     }
 }
 
-fn promise(state: &mut State) -> bool {
-    if state.dirty || state.blocked || state.writing {
+fn promise(state: &mut State, promised: Promise) -> bool {
+    if state.promised >= promised || state.blocked || state.writing {
         return false;
     }
-    state.dirty = true;
+    state.promised = promised;
     true
 }
 
@@ -373,8 +395,9 @@ fn append_bytes(queue: &mut VecDeque<Chunk>, bytes: &[u8]) {
         last.extend_from_slice(bytes);
         return;
     }
-    // small first, so that a link with a few queued messages stays small; then in whole chunks
-    let capacity = if queue.is_empty() { (bytes.len() * 4).clamp(512, CHUNK_BYTES) } else { CHUNK_BYTES };
+    // small first, each larger than the one before: a thousand links with a few messages each stay small
+    let before = queue.back().map_or(bytes.len(), |last| last.as_slice().len());
+    let capacity = (before * 4).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES);
     let mut chunk = Vec::with_capacity(capacity.max(bytes.len()));
     chunk.extend_from_slice(bytes);
     queue.push_back(Chunk::Own(chunk));

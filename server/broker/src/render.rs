@@ -9,6 +9,7 @@ use wire::client::Publish;
 /// Readable bytes that must lie behind the data in a read buffer: small pieces are copied in whole blocks.
 pub const READ_PADDING: usize = 64;
 
+const BUFFER_BYTES_MIN: usize = 16 << 10;
 const BLOCK: usize = 32;
 const BLOCKWISE_MAX: usize = 256;
 /// A sid of up to 15 bytes and its blank, with the room behind them.
@@ -30,7 +31,7 @@ pub(crate) struct Scratch {
 impl Scratch {
     pub fn new() -> Scratch {
         Scratch {
-            buffer: vec![0; 16 << 10],
+            buffer: Vec::new(),
             at: 0,
             segment_start: 0,
             segments: Vec::new(),
@@ -57,7 +58,7 @@ impl Scratch {
     /// Gives the memory of an unusually large batch back.
     pub fn trim(&mut self) {
         if self.buffer.len() > 4 << 20 {
-            self.buffer = vec![0; 16 << 10];
+            self.buffer = Vec::new();
         }
     }
 
@@ -78,7 +79,7 @@ impl Scratch {
 
     #[cold]
     fn grow(&mut self, more: usize) {
-        self.buffer.resize((self.at + more + READ_PADDING).next_power_of_two(), 0);
+        self.buffer.resize((self.at + more + READ_PADDING).next_power_of_two().max(BUFFER_BYTES_MIN), 0);
     }
 
     /// Room must be reserved; `from` must have a block of readable bytes behind the piece.

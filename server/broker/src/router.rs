@@ -21,6 +21,7 @@ use crate::responses::is_tracked;
 use accounts::Permissions;
 use bytes::Bytes;
 use hashbrown::HashMap;
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,10 +29,19 @@ use std::sync::atomic::Ordering::*;
 use subject::FilterId;
 use wire::client::Publish;
 
+pub use crate::cache::LOOK_AHEAD;
 pub use crate::render::READ_PADDING;
 
 /// Output up to this size may wait for the other links of the round; more is written at once.
 const DEFER_BYTES_MAX: usize = 16 << 10;
+/// Reads for which a link with output of bulk publishers waits at most until it is its turn.
+const TURN_READS: usize = 64;
+/// Links whose turn comes with each read at least.
+const TURN_LINKS_MIN: usize = 16;
+/// Links whose turn comes between two looks for something to read.
+const TURN_LINKS_IDLE: usize = 64;
+/// Places for waiting links that stay allocated.
+const WAITING_KEPT: usize = 1 << 10;
 /// Plans shared by subjects with the same receivers that are remembered per scope.
 const INTERNED_MAX: usize = 1 << 16;
 
@@ -115,9 +125,11 @@ pub struct Router {
     now_nanos: u64,
     pending_bytes_max: usize,
     busy: bool,
-    filled: bool,
+    bulk: bool,
+    /// To be flushed at the end of the round.
     dirty: Dirty,
-    lazy: Dirty,
+    /// To be flushed in turn, those that waited longest first.
+    waiting: VecDeque<Arc<Link>>,
     /// Where the next sweep of `stage` begins.
     swept: usize,
     /// The message that goes on in another account, and the scope of its plan.
@@ -162,9 +174,9 @@ impl Router {
             random: seed | 1,
             now_nanos: 0,
             busy: false,
-            filled: false,
+            bulk: false,
             dirty: Vec::new(),
-            lazy: Vec::new(),
+            waiting: VecDeque::new(),
             swept: 0,
             detoured: None,
             met: Vec::new(),
@@ -178,20 +190,25 @@ impl Router {
         &self.broker
     }
 
-    /// Begins a read. `filled`: it took all the room there was, so more will follow at once. `busy`: other links
-    /// wait to be served in this round. Both let small output wait for company.
-    pub fn begin(&mut self, now_nanos: u64, filled: bool, busy: bool) {
-        (self.now_nanos, self.filled, self.busy) = (now_nanos, filled, busy);
+    /// Begins a read. `bulk`: its publisher sends as fast as it is read. `busy`: other links wait to be served in
+    /// this round. Both let small output wait for company.
+    pub fn begin(&mut self, now_nanos: u64, bulk: bool, busy: bool) {
+        (self.now_nanos, self.bulk, self.busy) = (now_nanos, bulk, busy);
         self.pending_bytes_max = self.broker.pending_bytes_max.load(Relaxed);
     }
 
     /// Stages a client's message.
     #[inline]
     pub fn publish(&mut self, scope: ScopeId, read: &[u8], publish: &Publish) -> Verdict {
-        let subject = &read[publish.subject_range()];
+        let hash = self.scopes[scope.0 as usize].account.hash(&read[publish.subject_range()]);
+        self.publish_hashed(scope, read, publish, hash)
+    }
+
+    /// [`publish`](Self::publish) where the hash of the subject is known.
+    #[inline]
+    pub fn publish_hashed(&mut self, scope: ScopeId, read: &[u8], publish: &Publish, hash: u64) -> Verdict {
         let account = &self.scopes[scope.0 as usize].account;
-        let hash = account.hash(subject);
-        let key = Key { scope: scope.0, subject, hash };
+        let key = Key { scope: scope.0, subject: &read[publish.subject_range()], hash };
         if let Some(plan) = self.cache.find(key, |stamp| account.generation(stamp)) {
             if plan.unusual != Unusual::None {
                 let plan = plan.clone();
@@ -224,16 +241,28 @@ impl Router {
         Verdict::Delivered
     }
 
-    /// Whether plans are many: then tell of subjects ahead with [`look_ahead`](Self::look_ahead).
+    /// Whether plans are so many that they come from memory: then [`look_ahead`](Self::look_ahead) pays.
     #[inline]
     pub fn is_spread(&self) -> bool {
         self.cache.is_far()
     }
 
-    /// The next message has this subject: its plan comes from memory while the one before is handled.
+    /// Lets the plans of messages that are to be published next come from memory, side by side instead of one after
+    /// the other. Returns the hashes of their subjects for [`publish_hashed`](Self::publish_hashed), in order.
+    pub fn look_ahead(&self, scope: ScopeId, read: &[u8], messages: &[Publish]) -> [u64; LOOK_AHEAD] {
+        let account = &self.scopes[scope.0 as usize].account;
+        let mut hashes = [0; LOOK_AHEAD];
+        for (hash, publish) in hashes.iter_mut().zip(messages) {
+            *hash = account.hash(&read[publish.subject_range()]);
+        }
+        self.cache.look_ahead(&hashes[..messages.len().min(LOOK_AHEAD)], scope.0);
+        hashes
+    }
+
+    /// So many messages were published: what tells plans in use from those of a burst that is over.
     #[inline]
-    pub fn look_ahead(&self, scope: ScopeId, subject: &[u8]) {
-        self.cache.expect(self.scopes[scope.0 as usize].account.hash(subject), scope.0);
+    pub fn note_published(&mut self, messages: usize) {
+        self.cache.note_asked(messages);
     }
 
     /// Stages a further message on the subject of the one staged last.
@@ -251,6 +280,7 @@ impl Router {
         queues: impl Iterator<Item = Range<usize>>,
     ) -> Verdict {
         let plan = self.plan(scope, &read[publish.subject_range()]);
+        self.note_published(1);
         let mut verdict = Verdict::Delivered;
         if publish.reply_len > 0 && is_tracked(&read[publish.reply_range()]) {
             self.broker.tracked.note(&read[publish.reply_range()], self.now_nanos);
@@ -363,21 +393,36 @@ impl Router {
         &mut self.dirty
     }
 
-    /// Writes what was put off in this round; `all`: also what waits for a publisher that is still sending.
+    /// Writes what was put off in this round; `all`: also what waits for its turn.
     pub fn flush(&mut self, all: bool) {
         let mut links = std::mem::take(&mut self.dirty);
         for link in links.drain(..) {
-            let delivered = link.output.flush(&*link.transport);
-            self.settle(&link, delivered);
+            self.flush_link(&link);
         }
         self.dirty = links;
         if all {
-            let mut links = std::mem::take(&mut self.lazy);
-            for link in links.drain(..) {
-                let delivered = link.output.flush(&*link.transport);
-                self.settle(&link, delivered);
-            }
-            self.lazy = links;
+            self.flush_in_turn(usize::MAX);
+        }
+    }
+
+    /// Writes what waits for its turn, behind so many reads since the last call. Returns whether more waits: then
+    /// call again, soon and before sleeping.
+    ///
+    /// A write costs as much as reading, matching and rendering dozens of messages, so what a bulk publisher sends to
+    /// many links is collected while it is read: a link waits for [`TURN_READS`] reads at most.
+    pub fn flush_waiting(&mut self, reads: usize) -> bool {
+        let each = (self.waiting.len() / TURN_READS).max(TURN_LINKS_MIN);
+        self.flush_in_turn(if reads == 0 { TURN_LINKS_IDLE } else { reads * each });
+        !self.waiting.is_empty()
+    }
+
+    fn flush_in_turn(&mut self, links: usize) {
+        for _ in 0..links {
+            let Some(link) = self.waiting.pop_front() else {
+                self.waiting.shrink_to(WAITING_KEPT);
+                return;
+            };
+            self.flush_link(&link);
         }
     }
 
@@ -385,6 +430,11 @@ impl Router {
     pub fn writable(&mut self, link: &Arc<Link>) {
         let delivered = link.output.writable(&*link.transport);
         self.settle(link, delivered);
+    }
+
+    /// Gives the rendering buffer back; the next message makes it anew.
+    pub fn release_scratch(&mut self) {
+        self.scratch = Scratch::new();
     }
 
     /// Gives up what belongs to interest that is gone, a part a call: a stale plan would keep the links of its

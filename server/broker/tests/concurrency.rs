@@ -50,7 +50,7 @@ use link::{CloseReason, Link, LinkKind, LinkParts, Transport};
 use loom::sync::atomic::Ordering::SeqCst;
 use loom::thread;
 use mailbox::{Command, Mailbox, Wake};
-use output::{Delivered, HIGH_BYTES, Output, Rendering, Segment};
+use output::{Delivered, HIGH_BYTES, Output, Promise, Rendering, Segment};
 use progress::Progress;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -146,7 +146,7 @@ fn deliver(output: &Output, wire: &Wire, bytes: &[u8]) -> Delivered {
 
 fn defer(output: &Output, bytes: &[u8]) -> bool {
     let segments = [Segment::Scratch(0, bytes.len() as u32)];
-    output.defer(&mut rendering(bytes, &segments), usize::MAX).1
+    output.defer(&mut rendering(bytes, &segments), usize::MAX, Promise::Soon).1
 }
 
 fn rendering<'a>(bytes: &'a [u8], segments: &'a [Segment]) -> Rendering<'a> {

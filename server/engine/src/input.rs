@@ -32,9 +32,9 @@ pub struct Input {
 }
 
 impl Input {
-    /// An empty buffer.
+    /// An empty buffer; the first read makes it.
     pub fn new() -> Input {
-        Input { buffer: vec![0; READ_BYTES + READ_PADDING] }
+        Input { buffer: Vec::new() }
     }
 
     /// Room for the next read of a link.

@@ -74,6 +74,8 @@ struct Entry {
     link: Arc<Link>,
     session: Session,
     unfinished: Unfinished,
+    /// Its last read took all the room there was.
+    filled: bool,
     /// When it was paused; 0 while it is not.
     paused_nanos: u64,
     /// When its output was first seen stuck; 0 while it is not.
@@ -176,6 +178,7 @@ impl Worker {
             link: link.clone(),
             session,
             unfinished: Unfinished::default(),
+            filled: false,
             paused_nanos: 0,
             stuck_nanos: 0,
             drained_bytes: 0,
@@ -219,7 +222,10 @@ impl Worker {
         };
         let (buffer, end) = self.input.take(&mut entry.unfinished, read);
         self.now_nanos = now_nanos;
-        self.router.begin(now_nanos, filled, busy);
+        // a bulk publisher: its next bytes are there, or were until just now
+        let bulk = filled || entry.filled;
+        entry.filled = filled;
+        self.router.begin(now_nanos, bulk, busy);
         let (used, need, result) = match &mut entry.session {
             Session::Client(client) => {
                 let mut context = Context {
@@ -321,10 +327,16 @@ impl Worker {
         }
     }
 
-    /// Writes what was put off. `all` also what waits for publishers that are still sending: always before the
-    /// driver sleeps.
+    /// Writes what was put off. `all`: also what waits for its turn, as [`flush_waiting`](Self::flush_waiting) gives
+    /// it; one or the other always before the driver sleeps.
     pub fn flush(&mut self, all: bool) {
         self.router.flush(all);
+    }
+
+    /// Writes what waits for its turn, behind so many reads since the last call. Returns whether more waits: then the
+    /// driver looks for something to read and calls again.
+    pub fn flush_waiting(&mut self, reads: usize) -> bool {
+        self.router.flush_waiting(reads)
     }
 
     /// Ends a connection: its subscriptions go, its slot is free. The driver drops its socket.
@@ -395,6 +407,11 @@ impl Worker {
         self.now_nanos = now_nanos;
         self.router.begin(now_nanos, false, false);
         self.router.sweep();
+        if self.live == 0 {
+            // a worker without connections keeps no buffers
+            self.input = Input::new();
+            self.router.release_scratch();
+        }
         for _ in 0..count.min(self.entries.len()) {
             if self.cursor >= self.entries.len() {
                 self.cursor = 0;

@@ -31,6 +31,8 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// Connections that may wait to be accepted: enough for a storm of reconnecting clients.
 const BACKLOG: i32 = 4096;
+/// Between the random sequences of two workers.
+const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +180,7 @@ impl Server {
             let name = format!("worker-{number}");
             let hub = edge.as_ref().map(|edge| edge.hub.clone());
             workers.push(std::thread::Builder::new().name(name).spawn(move || {
-                let seed = seed ^ number as u64;
+                let seed = seed.wrapping_add((number as u64 + 1).wrapping_mul(SEED_STEP));
                 let mut worker = Worker::new(number, shared.broker.clone(), engine_settings, seed);
                 worker.inform(shared.info());
                 if let Some(hub) = hub {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use wire::info::Info;
 
 const WAKE: Token = Token(usize::MAX);
-/// Reads after which what was put off is written at the latest.
+/// Reads after which what was put off in this round is written at the latest.
 const READS_BEFORE_FLUSH: usize = 16;
 const TICK: Duration = Duration::from_millis(100);
 const TICK_PAUSED: Duration = Duration::from_millis(10);
@@ -105,9 +105,11 @@ pub struct WorkerThread {
     ready: Vec<u32>,
     overdue: Vec<u32>,
     last_tick_nanos: u64,
-    /// Reads since everything was flushed. Over rounds: one publisher that never pauses must not keep back what
-    /// others wait for.
+    /// Reads since the last flush. Over rounds: one publisher that never pauses must not keep back what others wait
+    /// for.
     reads_unflushed: usize,
+    /// Output of bulk publishers waits for its turn.
+    has_waiting: bool,
 }
 
 struct Slot {
@@ -136,6 +138,7 @@ impl WorkerThread {
             overdue: Vec::new(),
             last_tick_nanos: now_nanos(),
             reads_unflushed: 0,
+            has_waiting: false,
         }
     }
 
@@ -146,7 +149,7 @@ impl WorkerThread {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         loop {
-            let timeout = if !self.ready.is_empty() {
+            let timeout = if !self.ready.is_empty() || self.has_waiting {
                 Duration::ZERO
             } else if self.worker.has_paused() {
                 TICK_PAUSED
@@ -189,7 +192,7 @@ impl WorkerThread {
                 self.shared.logins.ask(question);
             }
             self.tell_logins();
-            self.worker.flush(self.ready.is_empty());
+            self.flush();
         }
     }
 
@@ -224,10 +227,15 @@ impl WorkerThread {
             }
             self.reads_unflushed += 1;
             if self.reads_unflushed >= READS_BEFORE_FLUSH {
-                self.reads_unflushed = 0;
-                self.worker.flush(true);
+                self.flush();
             }
         }
+    }
+
+    fn flush(&mut self) {
+        self.worker.flush(false);
+        self.has_waiting = self.worker.flush_waiting(self.reads_unflushed);
+        self.reads_unflushed = 0;
     }
 
     /// One read; `true` when there may be more.
@@ -292,7 +300,10 @@ impl WorkerThread {
             match command {
                 Command::Other(what) => match what.downcast::<Incoming>() {
                     Ok(incoming) => self.take_in(*incoming),
-                    Err(what) if what.is::<Stop>() => return true,
+                    Err(what) if what.is::<Stop>() => {
+                        self.worker.flush(true);
+                        return true;
+                    }
                     Err(what) => self.obey(what),
                 },
                 command => {
@@ -331,6 +342,8 @@ impl WorkerThread {
         } else if let Some(ReadAgain(token)) = what.downcast_ref() {
             self.queue(*token);
         } else if let Some(CloseClients(count, reason)) = what.downcast_ref() {
+            // what was sent to them reaches them
+            self.worker.flush(true);
             for token in self.worker.tokens(LinkKind::Client).into_iter().take(*count) {
                 let progress = self.worker.close(token, *reason);
                 self.apply(token, progress);

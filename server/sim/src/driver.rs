@@ -53,6 +53,8 @@ pub struct Driver {
     ready: Vec<u32>,
     phase: Phase,
     reads_unflushed: usize,
+    /// Output of bulk publishers waits for its turn.
+    has_waiting: bool,
     /// Numbers of the connections that the worker ended, with the reason.
     pub closed: Vec<(u64, CloseReason)>,
     /// Times that a publisher was paused.
@@ -76,6 +78,7 @@ impl Driver {
             ready: Vec::new(),
             phase: Phase::Poll,
             reads_unflushed: 0,
+            has_waiting: false,
             closed: Vec::new(),
             pauses: 0,
         }
@@ -151,8 +154,7 @@ impl Driver {
                 }
                 self.reads_unflushed += 1;
                 if self.reads_unflushed >= READS_BEFORE_FLUSH {
-                    self.reads_unflushed = 0;
-                    self.worker.flush(true);
+                    self.flush();
                 }
                 self.phase = Phase::Serve { place };
             }
@@ -160,10 +162,16 @@ impl Driver {
                 self.tick(now);
                 // nobody here tells of logins
                 self.worker.logins().clear();
-                self.worker.flush(self.ready.is_empty());
+                self.flush();
                 self.phase = Phase::Poll;
             }
         }
+    }
+
+    fn flush(&mut self) {
+        self.worker.flush(false);
+        self.has_waiting = self.worker.flush_waiting(self.reads_unflushed);
+        self.reads_unflushed = 0;
     }
 
     /// One whole round of the loop.
@@ -178,7 +186,10 @@ impl Driver {
 
     /// Whether a poll would sleep until the next tick.
     pub fn is_asleep(&self) -> bool {
-        self.ready.is_empty() && matches!(self.phase, Phase::Poll) && !self.bell.0.load(SeqCst)
+        self.ready.is_empty()
+            && !self.has_waiting
+            && matches!(self.phase, Phase::Poll)
+            && !self.bell.0.load(SeqCst)
     }
 
     /// Connections that are not read because a receiver is congested.

@@ -7,7 +7,7 @@ use crate::link::{
     CloseReason, FLAG_ACCOUNT_IMPLIED, FLAG_HEADERS, FLAG_NO_ECHO, FLAG_REPLIES, Link, LinkKind,
 };
 use crate::mailbox::Command;
-use crate::output::{Delivered, Rendering};
+use crate::output::{Delivered, Promise, Rendering};
 use crate::plan::{Group, Plan, Target, Text};
 use crate::render::Sid;
 use std::sync::Arc;
@@ -326,10 +326,13 @@ impl Router {
             bodies: &mut self.bodies,
         };
         let max = self.pending_bytes_max;
-        let delivered = if (self.busy || self.filled) && rendering.total < DEFER_BYTES_MAX {
-            let (delivered, flush) = link.output.defer(&mut rendering, max);
-            if flush {
-                if self.filled { &mut self.lazy } else { &mut self.dirty }.push(link.clone());
+        let delivered = if (self.busy || self.bulk) && rendering.total < DEFER_BYTES_MAX {
+            let promised = if self.bulk { Promise::InTurn } else { Promise::Soon };
+            let (delivered, flush) = link.output.defer(&mut rendering, max, promised);
+            match promised {
+                Promise::InTurn if flush => self.waiting.push_back(link.clone()),
+                _ if flush => self.dirty.push(link.clone()),
+                _ => {}
             }
             delivered
         } else {
