@@ -20,7 +20,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::build::config::Generation;
-use crate::build::labels::{CONFIG_RELOAD, FIELD_MANAGER};
+use crate::build::labels::{CONFIG_RELOAD, FIELD_MANAGER, SERVER_OF_SERVICE};
 use crate::build::{
     APPLIED_HASH, Resources, SystemSecret, authority_secret, config_secret, server_secret, system_secret,
 };
@@ -119,6 +119,9 @@ pub async fn resources(client: &Client, cluster: &Cluster, resources: &Resources
     ensure::<Secret>(client, cluster, &resources.config).await?;
     ensure::<Service>(client, cluster, &resources.headless).await?;
     ensure::<Service>(client, cluster, &resources.client).await?;
+    for service in &resources.per_server {
+        ensure::<Service>(client, cluster, service).await?;
+    }
     match &resources.disruption_budget {
         Some(budget) => ensure::<PodDisruptionBudget>(client, cluster, budget).await?,
         None => remove::<PodDisruptionBudget>(client, cluster, &cluster.name).await?,
@@ -128,6 +131,24 @@ pub async fn resources(client: &Client, cluster: &Cluster, resources: &Resources
         None => remove::<NetworkPolicy>(client, cluster, &cluster.name).await?,
     }
     ensure::<StatefulSet>(client, cluster, &resources.stateful_set).await
+}
+
+/// Takes away Services of servers that are gone, or are to have none.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn surplus_services(
+    client: &Client,
+    cluster: &Cluster,
+    resources: &Resources,
+    services: &[Service],
+) -> Result<(), ApplyError> {
+    let of_one = services.iter().filter(|service| service.labels().contains_key(SERVER_OF_SERVICE));
+    let wanted = |name: &str| resources.per_server.iter().any(|service| service.name_any() == name);
+    for service in of_one.filter(|service| !wanted(&service.name_any())) {
+        remove::<Service>(client, cluster, &service.name_any()).await?;
+    }
+    Ok(())
 }
 
 /// Deletes the pod of a server, if it is still the one that was observed.

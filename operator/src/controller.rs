@@ -275,6 +275,9 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
             return refuse(object, context, "InvalidSpec", &message).await;
         }
     };
+    if let Some(message) = skew(object, &cluster) {
+        return refuse(object, context, "VersionSkew", &message).await;
+    }
     let seen = kubernetes::cluster(client, &cluster).await?;
     let now = kubernetes::now();
     let mut tenants = tenants::observe(client, &cluster).await?;
@@ -301,15 +304,17 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
     };
     let target = Target::new(&cluster, template.clone(), digest.clone(), reload, RELOAD_TIME_MAX);
     let plan = rollout::plan(&target, &observed);
+    let services = services(client, &cluster, object).await?;
     if !cluster.paused {
         context.must_lead()?;
-        resources.set_servers(plan.workload_servers);
+        resources.set_servers(&cluster, plan.workload_servers);
         match apply::resources(client, &cluster, &resources).await {
             Err(error @ ApplyError::Foreign { .. }) => {
                 return refuse(object, context, "NameTaken", &error.to_string()).await;
             }
             result => result?,
         }
+        apply::surplus_services(client, &cluster, &resources, &services).await?;
         if let Some(problem) =
             carry_out(context, &cluster, &seen, &plan.step, &digest, login.as_ref()).await?
         {
@@ -324,8 +329,8 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
         apply::withdraw_certificate_request(client, &cluster).await?;
     }
     let view = View { cluster: &cluster, target: &target, observed: &observed, plan: &plan, certificate };
-    let endpoints =
-        vec![Endpoint { name: cluster.listener.name.clone(), url: build::client_service_url(&cluster) }];
+    let inside = Endpoint { name: cluster.listener.name.clone(), url: build::client_service_url(&cluster) };
+    let endpoints = std::iter::once(inside).chain(build::outside_endpoints(&cluster, &services)).collect();
     let selector = Some(labels::selector_text(&cluster));
     let current = status::status(view, endpoints, selector, object.status.as_ref(), &now);
     let notes = status::notes(&cluster, &plan.step, object.status.as_ref(), &current);
@@ -430,6 +435,28 @@ async fn certify(
     let look_again = certificates::look_again(&asked, &state, observed, kubernetes::now().0);
     let certificate = Certificate::of(cluster, secret_name, not_after, certificates::rotation(&state));
     Ok(Ok((Some(certificate), look_again)))
+}
+
+/// The Services, where any is or was more than an address inside of the Kubernetes cluster.
+async fn services(
+    client: &Client,
+    cluster: &Cluster,
+    object: &NatsCluster,
+) -> Result<Vec<Service>, kube::Error> {
+    let was = object.metadata.generation != object.status.as_ref().and_then(|s| s.observed_generation);
+    if cluster.listener.expose == crate::crd::ExposeType::ClusterIP && !was {
+        return Ok(Vec::new());
+    }
+    kubernetes::services(client, cluster).await
+}
+
+/// Why no server of the version asked for may join those that run.
+fn skew(object: &NatsCluster, cluster: &Cluster) -> Option<String> {
+    // An image is its owner's affair.
+    let asked = cluster.version_target.as_str();
+    let servers = object.status.iter().flat_map(|status| &status.servers);
+    let mut running = servers.filter(|server| !server.leaving).filter_map(|server| server.version.as_deref());
+    running.find_map(|running| validate::version_skew(running, asked)).filter(|_| object.spec.image.is_none())
 }
 
 /// Whether the status remembers another `spec.tls.mode`, which asked cert-manager.

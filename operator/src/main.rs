@@ -45,6 +45,9 @@ enum Command {
         /// Write one file for each definition into this directory
         #[arg(long)]
         write: Option<PathBuf>,
+        /// Write what people read about them, as Markdown, into this file
+        #[arg(long)]
+        reference: Option<PathBuf>,
     },
 }
 
@@ -115,7 +118,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Scale { file, replicas } => Ok(local::set_replicas(&local::source_of(&file), replicas)?),
         Command::Run(arguments) => run_controller(arguments),
-        Command::Crds { write } => crds(write),
+        Command::Crds { write, reference } => crds(write, reference),
         Command::Version => {
             use std::io::Write as _;
             Ok(writeln!(std::io::stdout(), "starling-operator {}", env!("CARGO_PKG_VERSION"))?)
@@ -123,8 +126,14 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-fn crds(write: Option<PathBuf>) -> anyhow::Result<()> {
+fn crds(write: Option<PathBuf>, reference: Option<PathBuf>) -> anyhow::Result<()> {
     use std::io::Write as _;
+    if let Some(path) = &reference {
+        std::fs::write(path, crd::reference()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if write.is_none() && reference.is_some() {
+        return Ok(());
+    }
     for (file, text) in crd::crd_documents()? {
         match &write {
             Some(directory) => {

@@ -208,6 +208,7 @@ const EXPIRY_WARNING: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Reasons of `Stalled`, which are also the reasons of its Events.
 const STALLED_REASONS: &[&str] = &[
     "InvalidSpec",
+    "VersionSkew",
     "ConfigRejected",
     "RolloutGateTimeout",
     "ReloadRefused",

@@ -158,6 +158,12 @@ pub struct Listener {
     pub expose: crd::ExposeType,
     /// Whether clients are told of the other servers.
     pub advertise: bool,
+    /// Host and port that clients are told, with placeholders; `None`: what a server sees of itself.
+    pub advertise_template: Option<String>,
+    /// Whether each server has a Service of its own.
+    pub per_server: bool,
+    /// Node port of server 0's Service.
+    pub node_port: Option<u16>,
     /// Annotations of the client Service.
     pub service_annotations: BTreeMap<String, String>,
     /// Implementation of the load balancer.
@@ -351,6 +357,31 @@ fn image_of(version: &str, defaults: &Defaults, problems: &mut Vec<Invalid>) -> 
     })
 }
 
+/// Why servers of two versions do not belong into one cluster, if they do not: for the time of an update they
+/// would be. Versions that are none, e.g. of somebody's own image, are not judged.
+pub fn version_skew(running: &str, asked: &str) -> Option<String> {
+    let read = |text: &str| {
+        let mut parts = text.split(['-', '+']).next()?.split('.').map(|part| part.parse::<u64>().ok());
+        Some((parts.next()??, parts.next()??, parts.next()??))
+    };
+    let ((from_major, from_minor, _), (to_major, to_minor, _)) = (read(running)?, read(asked)?);
+    if from_major == to_major && from_minor.abs_diff(to_minor) <= 1 {
+        return None;
+    }
+    let next = if (to_major, to_minor) > (from_major, from_minor) {
+        from_minor.saturating_add(1)
+    } else {
+        from_minor.saturating_sub(1)
+    };
+    let way = match from_major == to_major {
+        true => format!("go to {from_major}.{next} first"),
+        false => "hibernate the cluster, change the version, and wake it".to_owned(),
+    };
+    Some(format!(
+        "spec.version: servers run {running} and {asked} is more than one minor version away; {way}"
+    ))
+}
+
 fn validate_config(config: &crd::ServerConfig, problems: &mut Vec<Invalid>) -> Config {
     for key in RESERVED_KEYS {
         if lookup(&config.merge, key) {
@@ -410,6 +441,9 @@ fn validate_listener(listeners: &[crd::Listener], problems: &mut Vec<Invalid>) -
             port: 0,
             expose: crd::ExposeType::ClusterIP,
             advertise: true,
+            advertise_template: None,
+            per_server: false,
+            node_port: None,
             service_annotations: BTreeMap::new(),
             load_balancer_class: None,
             external_traffic_policy: None,
@@ -419,7 +453,13 @@ fn validate_listener(listeners: &[crd::Listener], problems: &mut Vec<Invalid>) -
         name: listener.name.clone(),
         port: number("spec.listeners[0].port", listener.port, problems),
         expose: listener.expose.type_,
-        advertise: listener.expose.advertise == crd::Advertise::Auto,
+        advertise: listener.expose.advertise != crd::Advertise::Disabled,
+        advertise_template: listener.expose.advertise_template.clone(),
+        per_server: listener.expose.per_server == crd::PerServer::Enabled,
+        node_port: listener
+            .expose
+            .node_port
+            .map(|port| number("spec.listeners[0].expose.nodePort", port, problems)),
         service_annotations: listener.expose.annotations.clone(),
         load_balancer_class: listener.expose.load_balancer_class.clone(),
         external_traffic_policy: listener.expose.external_traffic_policy,
@@ -562,6 +602,23 @@ mod tests {
             "spec.version: 1.0.0 is not in the operator's catalog, which has 2.0.0"
         );
         assert!(validate(&object(json!({"image": "mine:1"})), &defaults).is_ok());
+    }
+
+    #[test]
+    fn servers_of_one_cluster_are_at_most_a_minor_version_apart() {
+        for (running, asked) in
+            [("0.1.0", "0.2.7"), ("0.2.0", "0.1.9"), ("1.4.2", "1.4.0"), ("0.1.0", "test"), ("dev", "9.0.0")]
+        {
+            assert_eq!(version_skew(running, asked), None, "{running} to {asked}");
+        }
+        assert_eq!(
+            version_skew("0.1.0", "0.3.0").as_deref(),
+            Some(
+                "spec.version: servers run 0.1.0 and 0.3.0 is more than one minor version away; go to 0.2 first"
+            )
+        );
+        assert!(version_skew("0.4.1", "0.1.0-rc.1").is_some_and(|text| text.ends_with("go to 0.3 first")));
+        assert!(version_skew("0.9.0", "1.0.0").is_some_and(|text| text.contains("hibernate")));
     }
 
     #[test]

@@ -8,6 +8,8 @@ mod certificates;
 pub mod installation;
 mod lifecycle;
 mod nats_cluster;
+mod networking;
+mod operator;
 mod recovery;
 mod reload;
 mod rollout;
@@ -43,6 +45,10 @@ enum Scenario {
     Reload,
     /// What the API server or the operator must refuse
     BadInput,
+    /// Two replicas of the operator, killed at the worst of times; an autoscaler; played only if named
+    Operator,
+    /// Clients outside of the Kubernetes cluster; played only if named
+    Networking,
     /// Accounts, users, `kubectl nats`, metrics; played only if named
     Tenants,
 }
@@ -185,6 +191,8 @@ impl RunArguments {
                 Scenario::Certificates => certificates::play(context)?,
                 Scenario::Reload => reload::play(context)?,
                 Scenario::BadInput => bad_input::play(context)?,
+                Scenario::Operator => operator::play(context)?,
+                Scenario::Networking => networking::play(context)?,
                 Scenario::Tenants => tenants::play(context)?,
             }
         }

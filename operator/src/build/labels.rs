@@ -18,6 +18,8 @@ pub const OPERATOR: &str = "starling-operator";
 pub const SERVER: &str = "starling-server";
 /// Pod label: hash of the template that the pod was made from.
 pub const TEMPLATE_HASH: &str = "starling.dev/template-hash";
+/// Label of a Service for one server: that server's name.
+pub const SERVER_OF_SERVICE: &str = "starling.dev/server";
 /// Annotation of the config Secret: digest that a server reports when it has loaded the file.
 pub const CONFIG_DIGEST: &str = "starling.dev/config-digest";
 /// Annotation of the config Secret: digest of the last configuration that needed a restart.

@@ -11,7 +11,7 @@ mod tls;
 
 pub use objects::{
     CLUSTER_PORT_NAME, PROVEN_FILE, Resources, SystemSecret, client_service_url, config_secret,
-    config_secret_name, resources, system_secret, system_secret_name, url_scheme,
+    config_secret_name, outside_endpoints, resources, system_secret, system_secret_name, url_scheme,
 };
 pub use pods::{CONTAINER, template_hash};
 pub use tls::{

@@ -21,6 +21,10 @@ use nkeys::{KeyPair, KeyPairType};
 pub const CLUSTER_PORT_NAME: &str = "cluster";
 /// Name of the monitoring port, in Services and pods.
 pub const MONITOR_PORT_NAME: &str = "monitor";
+/// Label that the StatefulSet controller gives each pod.
+const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
+/// Name of the endpoint of a load balancer for all servers.
+const OUTSIDE: &str = "outside";
 /// Key of the route password in the system Secret.
 const ROUTE_PASSWORD: &str = "route-password";
 /// Key of the operator's own nkey seed in the system Secret.
@@ -39,6 +43,8 @@ pub struct Resources {
     pub headless: Service,
     /// Where clients connect.
     pub client: Service,
+    /// Where clients outside connect to one server each; [`Resources::set_servers`] makes them.
+    pub per_server: Vec<Service>,
     /// The servers.
     pub stateful_set: StatefulSet,
     /// Keeps drains to one server at a time; `None`: there must be none.
@@ -51,7 +57,9 @@ pub struct Resources {
 
 impl Resources {
     /// Sets the number of servers that the StatefulSet keeps.
-    pub fn set_servers(&mut self, servers: u32) {
+    pub fn set_servers(&mut self, cluster: &Cluster, servers: u32) {
+        let wanted = if cluster.listener.per_server { servers } else { 0 };
+        self.per_server = (0..wanted).map(|ordinal| server_service(cluster, ordinal)).collect();
         if let Some(spec) = &mut self.stateful_set.spec {
             spec.replicas = Some(i32::try_from(servers).unwrap_or(i32::MAX));
         }
@@ -111,6 +119,7 @@ pub fn resources(
         config: config_secret(cluster, generation),
         headless: headless(cluster),
         client: client_service(cluster),
+        per_server: Vec::new(),
         stateful_set: StatefulSet {
             metadata: metadata(cluster, &cluster.name),
             spec: Some(StatefulSetSpec {
@@ -209,32 +218,76 @@ fn headless(cluster: &Cluster) -> Service {
 }
 
 fn client_service(cluster: &Cluster) -> Service {
+    let mut service = service(cluster, &cluster.name, exposed(cluster));
+    let annotations = &cluster.listener.service_annotations;
+    let of_all =
+        annotations.iter().filter(|(_, value)| !value.contains("{pod}") && !value.contains("{ordinal}"));
+    let annotations: BTreeMap<String, String> =
+        of_all.map(|(key, value)| (key.clone(), value.clone())).collect();
+    service.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
+    service
+}
+
+/// The Service of one server, for clients outside.
+fn server_service(cluster: &Cluster, ordinal: u32) -> Service {
+    let name = cluster.server_name(ordinal);
+    let mut service = service(cluster, &name, exposed(cluster));
+    if let Some(spec) = &mut service.spec {
+        let selector = spec.selector.get_or_insert_default();
+        selector.insert(POD_NAME.to_owned(), name.clone());
+        let base = cluster.listener.node_port.map(u32::from);
+        let port = base.and_then(|base| i32::try_from(base + ordinal).ok());
+        spec.ports.iter_mut().flatten().for_each(|service_port| service_port.node_port = port);
+    }
+    let labels = service.metadata.labels.get_or_insert_default();
+    labels.insert(labels::SERVER_OF_SERVICE.to_owned(), name.clone());
+    let named = |value: &String| value.replace("{pod}", &name).replace("{ordinal}", &ordinal.to_string());
+    let annotations = &cluster.listener.service_annotations;
+    let annotations: BTreeMap<String, String> =
+        annotations.iter().map(|(key, value)| (key.clone(), named(value))).collect();
+    service.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
+    service
+}
+
+/// What is alike in all Services for clients.
+fn exposed(cluster: &Cluster) -> ServiceSpec {
     let type_ = match cluster.listener.expose {
         crd::ExposeType::ClusterIP => "ClusterIP",
         crd::ExposeType::NodePort => "NodePort",
         crd::ExposeType::LoadBalancer => "LoadBalancer",
     };
-    let mut service = service(
-        cluster,
-        &cluster.name,
-        ServiceSpec {
-            type_: Some(type_.to_owned()),
-            load_balancer_class: cluster.listener.load_balancer_class.clone(),
-            external_traffic_policy: cluster.listener.external_traffic_policy.map(|policy| {
-                let text = match policy {
-                    crd::TrafficPolicy::Cluster => "Cluster",
-                    crd::TrafficPolicy::Local => "Local",
-                };
-                text.to_owned()
-            }),
-            ports: Some(vec![port(&cluster.listener.name, cluster.listener.port)]),
-            ..ServiceSpec::default()
-        },
-    );
-    if !cluster.listener.service_annotations.is_empty() {
-        service.metadata.annotations = Some(cluster.listener.service_annotations.clone());
+    ServiceSpec {
+        type_: Some(type_.to_owned()),
+        load_balancer_class: cluster.listener.load_balancer_class.clone(),
+        external_traffic_policy: cluster.listener.external_traffic_policy.map(|policy| {
+            let text = match policy {
+                crd::TrafficPolicy::Cluster => "Cluster",
+                crd::TrafficPolicy::Local => "Local",
+            };
+            text.to_owned()
+        }),
+        ports: Some(vec![port(&cluster.listener.name, cluster.listener.port)]),
+        ..ServiceSpec::default()
     }
-    service
+}
+
+/// URLs by which clients outside reach load balancers: of all servers, and of each.
+pub fn outside_endpoints(cluster: &Cluster, services: &[Service]) -> Vec<crd::Endpoint> {
+    let scheme = url_scheme(cluster);
+    let address = |service: &Service| {
+        let balancer = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?;
+        let host = balancer.hostname.clone().or_else(|| balancer.ip.clone())?;
+        Some(if host.contains(':') { format!("[{host}]") } else { host })
+    };
+    let endpoint = |service: &Service| {
+        let name = service.metadata.name.clone()?;
+        let url = format!("{scheme}://{}:{}", address(service)?, cluster.listener.port);
+        let is_client = name == cluster.name;
+        Some(crd::Endpoint { name: if is_client { OUTSIDE.to_owned() } else { name }, url })
+    };
+    let mut endpoints: Vec<crd::Endpoint> = services.iter().filter_map(endpoint).collect();
+    endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+    endpoints
 }
 
 fn service(cluster: &Cluster, name: &str, spec: ServiceSpec) -> Service {
@@ -492,6 +545,45 @@ mod tests {
         assert_eq!(spec.type_.as_deref(), Some("LoadBalancer"));
         assert_eq!(spec.load_balancer_class.as_deref(), Some("a.example/b"));
         assert_eq!(spec.external_traffic_policy.as_deref(), Some("Local"));
+    }
+
+    #[test]
+    fn every_server_has_a_service_and_an_address_of_its_own_if_asked() {
+        let expose = json!({"type": "NodePort", "perServer": "Enabled", "nodePort": 30400, "advertise": "Template",
+                            "advertiseTemplate": "{node}:3040{ordinal}",
+                            "annotations": {"dns": "{pod}.example.com", "team": "a"}});
+        let (cluster, mut resources) = built(json!({"listeners": [{"name": "client", "expose": expose}]}));
+        assert!(resources.per_server.is_empty());
+        resources.set_servers(&cluster, 2);
+        let [_, second] = &resources.per_server[..] else { panic!("two Services") };
+        let second = serde_json::to_value(second).expect("JSON");
+        assert_eq!(second["metadata"]["name"], "orders-1");
+        assert_eq!(second["metadata"]["annotations"], json!({"dns": "orders-1.example.com", "team": "a"}));
+        assert_eq!(second["spec"]["selector"]["statefulset.kubernetes.io/pod-name"], "orders-1");
+        assert_eq!(second["spec"]["ports"][0]["nodePort"], 30401);
+        assert_eq!(resources.client.metadata.annotations.as_ref().map(|all| all.len()), Some(1));
+        let pod = pod(&resources);
+        let args = pod["containers"][0]["args"].as_array().cloned().expect("args");
+        assert!(args.contains(&json!("$(NODE_ADDRESS):3040$(POD_ORDINAL)")), "{args:?}");
+    }
+
+    #[test]
+    fn load_balancers_addresses_are_told_as_urls() {
+        let expose = json!({"type": "LoadBalancer", "perServer": "Enabled"});
+        let (cluster, mut resources) = built(json!({"listeners": [{"name": "client", "expose": expose}]}));
+        resources.set_servers(&cluster, 2);
+        let mut services = vec![resources.client.clone(), resources.headless.clone()];
+        services.extend(resources.per_server);
+        assert_eq!(outside_endpoints(&cluster, &services), [], "no balancer has an address yet");
+        let status = |ingress: Value| {
+            serde_json::from_value(json!({"loadBalancer": {"ingress": [ingress]}})).expect("a status")
+        };
+        services[0].status = Some(status(json!({"hostname": "lb.example.com"})));
+        services[3].status = Some(status(json!({"ip": "fd00::1"})));
+        let told: Vec<(String, String)> =
+            outside_endpoints(&cluster, &services).into_iter().map(|e| (e.name, e.url)).collect();
+        let expected = [("orders-1", "nats://[fd00::1]:4222"), ("outside", "nats://lb.example.com:4222")];
+        assert_eq!(told, expected.map(|(name, url)| (name.to_owned(), url.to_owned())));
     }
 
     #[test]

@@ -130,7 +130,18 @@ fn volume_mounts(cluster: &Cluster) -> Vec<VolumeMount> {
 }
 
 fn container(cluster: &Cluster) -> Container {
-    let args = ["-c", &format!("{CONFIG_DIRECTORY}/{CONFIG_FILE}"), "--name", "$(POD_NAME)"];
+    let mut args = ["-c", &format!("{CONFIG_DIRECTORY}/{CONFIG_FILE}"), "--name", "$(POD_NAME)"]
+        .map(str::to_owned)
+        .to_vec();
+    let mut env = vec![of_pod("POD_NAME", "metadata.name")];
+    if let Some(template) = &cluster.listener.advertise_template {
+        env.push(of_pod("POD_ORDINAL", "metadata.labels['apps.kubernetes.io/pod-index']"));
+        env.push(of_pod("NODE_ADDRESS", "status.hostIP"));
+        let places =
+            [("{pod}", "$(POD_NAME)"), ("{ordinal}", "$(POD_ORDINAL)"), ("{node}", "$(NODE_ADDRESS)")];
+        let address = places.iter().fold(template.clone(), |text, (place, value)| text.replace(place, value));
+        args.extend(["--client_advertise".to_owned(), address]);
+    }
     let port = |name: &str, number: u16| ContainerPort {
         name: Some(name.to_owned()),
         container_port: i32::from(number),
@@ -140,18 +151,8 @@ fn container(cluster: &Cluster) -> Container {
     Container {
         name: CONTAINER.to_owned(),
         image: Some(cluster.image.clone()),
-        args: Some(args.map(str::to_owned).to_vec()),
-        env: Some(vec![EnvVar {
-            name: "POD_NAME".to_owned(),
-            value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector {
-                    api_version: Some("v1".to_owned()),
-                    field_path: "metadata.name".to_owned(),
-                }),
-                ..EnvVarSource::default()
-            }),
-            ..EnvVar::default()
-        }]),
+        args: Some(args),
+        env: Some(env),
         ports: Some(vec![
             port(&cluster.listener.name, cluster.listener.port),
             port(CLUSTER_PORT_NAME, cluster.route_port),
@@ -183,6 +184,21 @@ fn container(cluster: &Cluster) -> Container {
         }),
         volume_mounts: Some(volume_mounts(cluster)),
         ..Container::default()
+    }
+}
+
+/// A variable whose value is a field of the pod.
+fn of_pod(name: &str, field: &str) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                api_version: Some("v1".to_owned()),
+                field_path: field.to_owned(),
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
     }
 }
 

@@ -161,3 +161,73 @@ fn an_authority_that_somebody_broke_is_made_anew() {
     let renewed = renew(&asked(), &state, &shown(&state), at(1)).expect("made");
     assert_eq!((renewed.step, renewed.issued), (Step::Found, true));
 }
+
+/// Rotates authorities.
+type Rotator = fn(&Asked, &State, &Observed) -> (Asked, Observed);
+
+/// Two rotations, with three servers that load what was issued now or much later, each by its own luck:
+/// whatever two of them hold, they trust each other.
+fn live(mutate: Rotator, seed: u64) -> Result<(), String> {
+    let short = |wish: &str| {
+        let mut asked = Asked { rotate_authority: Some(wish.to_owned()), ..asked() };
+        asked.lifetimes.overlap = HOUR * 3;
+        asked
+    };
+    let mut luck = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut chance = |one_in: u64| {
+        luck = luck.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (luck >> 33).is_multiple_of(one_in)
+    };
+    let mut state = renew(&short(""), &State::default(), &showing(&[]), at(0)).expect("made").state;
+    let mut held = vec![state.clone(); 3];
+    for hour in 1..120 {
+        let wish = short(if hour < 60 { "1" } else { "2" });
+        let ends: Vec<_> = held.iter().map(|held| not_after(&held.server.data[key::TLS_CRT])).collect();
+        let (asked, observed) = mutate(&wish, &state, &showing(&ends));
+        state = renew(&asked, &state, &observed, at(hour)).expect("made").state;
+        for server in &mut held {
+            if chance(4) {
+                *server = state.clone();
+            }
+        }
+        for (a, one) in held.iter().enumerate() {
+            for (b, other) in held.iter().enumerate() {
+                let signer = other.authority.data[key::CA_CRT].as_str();
+                if !one.server.data[key::CA_CRT].contains(signer) {
+                    return Err(format!("hour {hour}: server {a} does not trust server {b}"));
+                }
+            }
+        }
+    }
+    let done = rotation(&state).is_none() && state.authority.notes[note::ROTATED] == "2";
+    if done { Ok(()) } else { Err("does not come to its end".to_owned()) }
+}
+
+fn verdict(mutate: Rotator) -> Result<(), String> {
+    (0..24).try_for_each(|seed| live(mutate, seed).map_err(|error| format!("seed {seed}: {error}")))
+}
+
+#[test]
+fn servers_trust_each_other_through_every_rotation_and_broken_rotators_are_caught() {
+    assert_eq!(verdict(|asked, _, observed| (asked.clone(), observed.clone())), Ok(()));
+    // Has the next authority sign before every server trusts it.
+    let signs_early: Rotator = |asked, state, observed| match rotation(state) {
+        Some("Introducing") => (asked.clone(), shown(state)),
+        _ => (asked.clone(), observed.clone()),
+    };
+    // Forgets the old authority while a server still shows a certificate of it.
+    let forgets_early: Rotator = |asked, state, observed| match rotation(state) {
+        Some("Retiring") => (asked.clone(), shown(state)),
+        _ => (asked.clone(), observed.clone()),
+    };
+    // Waits for a server that is never seen to load anything.
+    let sees_nothing: Rotator = |asked, _, _| (asked.clone(), showing(&[None]));
+    for (name, mutant, crime) in [
+        ("signs early", signs_early, "does not trust"),
+        ("forgets early", forgets_early, "does not trust"),
+        ("sees nothing", sees_nothing, "does not come to its end"),
+    ] {
+        let reason = verdict(mutant).expect_err(name);
+        assert!(reason.contains(crime), "{name} was caught for {reason}");
+    }
+}

@@ -411,18 +411,44 @@ pub enum ListenerProtocol {
     .message("spec.listeners[].expose.loadBalancerClass belongs to type LoadBalancer"))]
 #[x_kube(validation = Rule::new("self.type != 'ClusterIP' || !has(self.externalTrafficPolicy)")
     .message("spec.listeners[].expose.externalTrafficPolicy belongs to types NodePort and LoadBalancer"))]
+#[x_kube(validation = Rule::new("self.type != 'ClusterIP' || self.perServer == 'Disabled'")
+    .message("spec.listeners[].expose.perServer needs type NodePort or LoadBalancer"))]
+#[x_kube(validation = Rule::new("!has(self.nodePort) || (self.type == 'NodePort' && self.perServer == 'Enabled')")
+    .message("spec.listeners[].expose.nodePort belongs to type NodePort with perServer Enabled"))]
+#[x_kube(validation = Rule::new("(self.advertise == 'Template') == has(self.advertiseTemplate)")
+    .message("spec.listeners[].expose.advertiseTemplate belongs to advertise Template, which needs it"))]
 #[serde(rename_all = "camelCase")]
 pub struct Expose {
     /// Type of the client Service.
     #[serde(rename = "type", default)]
     pub type_: ExposeType,
 
-    /// Whether servers tell clients the addresses of the other servers. Auto: yes (pod addresses).
-    /// Disabled: no; for clients outside of the pod network that could not use them.
+    /// Enabled: one more Service of this type for each server, named after it, so that clients outside reach
+    /// every server by an address of its own.
+    #[serde(default)]
+    pub per_server: PerServer,
+
+    /// For type NodePort with perServer: the node port of server 0; server 1 has the next one, and so on.
+    /// Default: Kubernetes chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1024, max = 65400))]
+    pub node_port: Option<i32>,
+
+    /// Which addresses servers tell clients, of themselves and of the other servers. Auto: pod addresses.
+    /// Template: advertiseTemplate. Disabled: none; for clients outside of the pod network that could not
+    /// use them.
     #[serde(default)]
     pub advertise: Advertise,
 
-    /// Annotations of the client Service, e.g. for a load balancer.
+    /// Host and port by which clients reach a server, e.g. {pod}.nats.example.com:4222 or {node}:3040{ordinal}.
+    /// {pod} is the server's name, {ordinal} its number, {node} the address of its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), pattern(r"^([-a-zA-Z0-9.:\[\]]|\{pod\}|\{ordinal\}|\{node\})+$"))]
+    pub advertise_template: Option<String>,
+
+    /// Annotations of the Services, e.g. for a load balancer or for names in DNS. {pod} and {ordinal} in a
+    /// value are a server's name and number in the Services of perServer; such an annotation is left out of
+    /// the client Service.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 
@@ -497,12 +523,24 @@ pub enum ExposeType {
     LoadBalancer,
 }
 
+/// Whether each server has a Service of its own.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, schemars::JsonSchema)]
+pub enum PerServer {
+    /// Only one Service for all.
+    #[default]
+    Disabled,
+    /// One for each server too.
+    Enabled,
+}
+
 /// Whether servers tell clients about each other.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, schemars::JsonSchema)]
 pub enum Advertise {
-    /// Tell clients the addresses of all servers.
+    /// Tell clients the addresses of all servers' pods.
     #[default]
     Auto,
+    /// Tell clients the addresses of all servers by the template.
+    Template,
     /// Tell clients nothing.
     Disabled,
 }

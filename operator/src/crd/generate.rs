@@ -40,7 +40,7 @@ fn schema(definition: CustomResourceDefinition) -> serde_json::Value {
         .unwrap_or_default()
 }
 
-fn definitions() -> Vec<CustomResourceDefinition> {
+pub(super) fn definitions() -> Vec<CustomResourceDefinition> {
     vec![NatsCluster::crd(), NatsAccount::crd(), NatsUser::crd()]
 }
 

@@ -11,6 +11,7 @@
 mod account;
 mod cluster;
 mod generate;
+mod reference;
 mod status;
 mod tls;
 mod user;
@@ -22,10 +23,12 @@ pub use account::{
 pub use cluster::{
     Advertise, Auth, AuthMode, BudgetMode, ClusterSpec, DisruptionBudget, Expose, ExposeType,
     ImagePullSecret, IpFamilyPolicy, Listener, ListenerProtocol, LogLevel, Logging, MergeSource, Monitoring,
-    NatsCluster, NatsClusterSpec, NetworkPolicyMode, NetworkPolicySpec, PodTemplate, RollingUpdate,
-    SecretKeyReference, ServerConfig, Spread, Topology, TrafficPolicy, UpdateStrategy, UpdateStrategyType,
+    NatsCluster, NatsClusterSpec, NetworkPolicyMode, NetworkPolicySpec, PerServer, PodTemplate,
+    RollingUpdate, SecretKeyReference, ServerConfig, Spread, Topology, TrafficPolicy, UpdateStrategy,
+    UpdateStrategyType,
 };
 pub use generate::{crd_documents, crd_schema, schema_of};
+pub use reference::reference;
 pub use status::{
     CertificateStatus, Endpoint, NatsClusterStatus, RolloutStatus, ScalingStatus, ServerStatus,
     VersionStatus, condition,

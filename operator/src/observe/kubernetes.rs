@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams};
@@ -76,6 +76,18 @@ pub async fn cluster(client: &Client, cluster: &Cluster) -> Result<Seen, kube::E
         pods: pods.items.into_iter().filter(|pod| owner_uid(&pod.metadata) == set_uid.as_ref()).collect(),
         stateful_set,
     })
+}
+
+/// The cluster's Services, for what load balancers say and for those that are too many.
+///
+/// # Errors
+/// The API server's.
+pub async fn services(client: &Client, cluster: &Cluster) -> Result<Vec<Service>, kube::Error> {
+    let services: Api<Service> = Api::namespaced(client.clone(), &cluster.namespace);
+    let selected = ListParams::default().labels(&labels::selector_text(cluster));
+    let mut found = services.list(&selected).await?.items;
+    found.retain(|service| owner_uid(&service.metadata) == Some(&cluster.uid));
+    Ok(found)
 }
 
 /// The uid of an object's controller.
