@@ -34,7 +34,24 @@ pub struct ScaleArguments {
     /// The operator; default: target/release/starling-operator
     #[arg(long)]
     operator: Option<PathBuf>,
+    /// Write the page of the figures into this folder, as scale.md
+    #[arg(long)]
+    docs: Option<PathBuf>,
 }
+
+/// What the page says before and after the table.
+const PAGE: (&str, &str) = (
+    "# How the operator scales\n\n\
+     <!-- Written by `starling-e2e scale --docs operator/docs`. -->\n\n\
+     API server, etcd and controller manager are real, with their defaults; pods run nowhere, their status is \
+     written as a kubelet would, and one HTTP server answers for all brokers. So this is about the operator and its \
+     traffic with the API server.\n\n",
+    "\nRequests are without watches, which stay open. A reconcile reads everything that concerns a cluster and compares \
+     it with what should be; it writes only what differs, so most requests are reads. At rest nothing is read: watches \
+     wake the operator, and every half hour it looks by itself. What fails for ever is looked at once a minute, and one \
+     that waits for its pods every 10 s. How long many clusters take to become Ready also depends on the \
+     StatefulSet controller, which by default makes 20 requests a second.\n",
+);
 
 /// Namespace of all clusters.
 const NAMESPACE: &str = "scale";
@@ -115,6 +132,11 @@ impl ScaleArguments {
         );
         table.row("restart: writes (patches, posts, deletes)", format!("{:.0}", numbers.writes()));
         println!("\n{}", table.text());
+        if let Some(folder) = &self.docs {
+            let path = folder.join("scale.md");
+            std::fs::write(&path, format!("{}{}{}", PAGE.0, table.markdown(), PAGE.1))
+                .with_context(|| path.display().to_string())?;
+        }
         Ok(())
     }
 
@@ -423,6 +445,14 @@ impl Table {
     fn row(&mut self, name: &str, value: String) {
         println!("{name}: {value}");
         self.0.push((name.to_owned(), value));
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = String::from("| What | Measured |\n| --- | --- |\n");
+        for (name, value) in &self.0 {
+            let _ = writeln!(text, "| {name} | {value} |");
+        }
+        text
     }
 
     fn text(&self) -> String {

@@ -38,6 +38,9 @@ use crate::validate::{self, CertificateSource, Cluster, Defaults};
 
 /// Pause between looks while something is under way. Watches report most changes earlier.
 const PAUSE_BUSY: Duration = Duration::from_secs(2);
+/// Pause while something is waited for that watches report: only a net under them. With many clusters that start
+/// at once, a shorter one would keep the operator busy with looking.
+const PAUSE_WATCHED: Duration = Duration::from_secs(10);
 /// Pause while only somebody's help ends a wait.
 const PAUSE_STALLED: Duration = Duration::from_secs(15);
 /// Pause while nothing is to be done: only a net under the watches.
@@ -615,6 +618,9 @@ fn next_look(plan: &Plan, certificates: Duration) -> Duration {
         Step::Done | Step::Wait(Wait::Paused | Wait::OnDelete { .. }) => PAUSE_IDLE,
         Step::Wait(Wait::Settling { left, .. }) => PAUSE_BUSY.max(*left),
         Step::Wait(wait) if wait.overdue() => PAUSE_STALLED,
+        Step::Wait(Wait::Missing { .. } | Wait::Workload | Wait::Unready { .. } | Wait::Leaving { .. }) => {
+            PAUSE_WATCHED
+        }
         _ => PAUSE_BUSY,
     };
     pause.min(certificates)
