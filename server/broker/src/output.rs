@@ -25,7 +25,7 @@ pub const BY_REFERENCE_BYTES: usize = 8 << 10;
 pub const STALL_NANOS_MAX: u64 = 100_000_000;
 
 const CHUNK_BYTES: usize = 64 << 10;
-const CHUNK_BYTES_MIN: usize = 2 << 10;
+const CHUNK_BYTES_MIN: usize = 512;
 const SLICES_MAX: usize = 64;
 const DRAIN_BYTES_MAX: usize = 4 << 20;
 

@@ -202,21 +202,26 @@ impl Client {
         // the last subject and what became of it; it cannot change within a read
         let mut last: Option<(Publish, Verdict)> = None;
         while at < end {
-            if let Some((before, verdict)) = &last
-                && let Some(publish) = parse_publish_again(read, at, end, before, &limits)
-            {
-                if *verdict == Verdict::Delivered {
-                    context.router.publish_again(&publish);
+            if let Some((before, verdict)) = last {
+                // a loop of its own, so that the few things it needs stay in registers
+                while at < end
+                    && let Some(publish) = parse_publish_again(read, at, end, &before, &limits)
+                {
+                    if verdict == Verdict::Delivered {
+                        context.router.publish_again(&publish);
+                    }
+                    (at, messages, bytes) = (publish.end as usize, messages + 1, bytes + publish.body_len());
                 }
-                (at, messages, bytes) = (publish.end as usize, messages + 1, bytes + publish.body_len());
-                continue;
+                if at >= end {
+                    break;
+                }
             }
             let Some(publish) = parse_publish(read, at, end, &limits) else { break };
             if publish.reply_len > 0 && is_reserved_reply(&read[publish.reply_range()]) {
                 break;
             }
             if context.router.is_spread() {
-                let group = self.publish_group(read, publish, end, &limits, context);
+                let group = self.publish_group(read, publish, end, limits, context);
                 (at, messages, bytes) = (group.end, messages + group.messages, bytes + group.bytes);
                 last = None;
                 continue;
@@ -247,17 +252,17 @@ impl Client {
         read: &[u8],
         first: Publish,
         end: usize,
-        limits: &Limits,
+        limits: Limits,
         context: &mut Context<'_>,
     ) -> Group {
         let mut group = [first; LOOK_AHEAD];
         let mut count = 1;
         while count < LOOK_AHEAD {
             let (before, at) = (&group[count - 1], group[count - 1].end as usize);
-            if at >= end || parse_publish_again(read, at, end, before, limits).is_some() {
+            if at >= end || parse_publish_again(read, at, end, before, &limits).is_some() {
                 break;
             }
-            let Some(publish) = parse_publish(read, at, end, limits) else { break };
+            let Some(publish) = parse_publish(read, at, end, &limits) else { break };
             if publish.reply_len > 0 && is_reserved_reply(&read[publish.reply_range()]) {
                 break;
             }
