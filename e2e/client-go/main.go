@@ -32,12 +32,23 @@ const (
 type log struct {
 	mutex sync.Mutex
 	file  *os.File
+	// Lines that could not be written since the last one that could.
+	unwritten uint64
 }
 
 func (l *log) note(format string, words ...any) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
-	fmt.Fprintf(l.file, "%d %s\n", time.Now().UnixMicro(), fmt.Sprintf(format, words...))
+	now := time.Now().UnixMicro()
+	lines := fmt.Sprintf("%d %s\n", now, fmt.Sprintf(format, words...))
+	if l.unwritten > 0 {
+		lines = fmt.Sprintf("\n%d unwritten %d\n%s", now, l.unwritten, lines)
+	}
+	if _, err := l.file.WriteString(lines); err != nil {
+		l.unwritten++
+	} else {
+		l.unwritten = 0
+	}
 }
 
 func payload(publisher string, number uint64) []byte {
@@ -136,6 +147,10 @@ func main() {
 	requests.Wait()
 	time.Sleep(5 * time.Second)
 	l.note("closed %s", name)
+	if l.unwritten > 0 {
+		fmt.Fprintln(os.Stderr, l.unwritten, "notes could not be written")
+		os.Exit(1)
+	}
 }
 
 // Every other request by an inbox of its own, which also sees a second answer.

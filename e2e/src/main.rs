@@ -72,6 +72,8 @@ enum Task {
     /// One client of the workload of `chaos`, until the folder holds a file `stop`
     #[command(hide = true)]
     ChaosClient(chaos::ClientArguments),
+    /// Show that the checker of `chaos` fails brokers that drop, repeat or reorder one message in 10,000
+    Defects(chaos::DefectsArguments),
     /// Let clients and servers come and go for an hour: memory and descriptors stay flat
     Churn(chaos::ChurnArguments),
     /// Compare the broker's answers with nats-server's
@@ -108,6 +110,7 @@ fn run(task: Task) -> Result<()> {
         Task::Manifests(arguments) => arguments.run(),
         Task::Chaos(arguments) => arguments.run(),
         Task::ChaosClient(arguments) => arguments.run(),
+        Task::Defects(arguments) => arguments.run(),
         Task::Churn(arguments) => arguments.run(),
         Task::Differential(arguments) => arguments.run(),
         Task::Cluster(arguments) => arguments.run(),

@@ -17,6 +17,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
 use kube::{Client, Resource as _, ResourceExt as _};
 use tokio::sync::watch;
@@ -56,6 +57,8 @@ const ASK_TIME_MAX: Duration = Duration::from_secs(5);
 const RELOAD_TIME_MAX: Duration = Duration::from_secs(150);
 /// Clusters looked at side by side.
 const CONCURRENCY: u16 = 8;
+/// Pause after an error of any watch.
+const WATCH_PAUSE: Duration = Duration::from_millis(250);
 
 /// Why a reconcile failed; it is tried again, with growing pauses.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +114,22 @@ impl Context {
     }
 }
 
+/// The same pause after every error. All watches share it and stand still meanwhile: with kube's own, which grows to a
+/// minute, a restart of the API server, of which each of the twelve tells by an error or two, left us blind for minutes.
+struct WatchPause;
+
+impl Iterator for WatchPause {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(WATCH_PAUSE)
+    }
+}
+
+impl Backoff for WatchPause {
+    fn reset(&mut self) {}
+}
+
 /// Looks after all `NatsCluster`s of a namespace, or of all namespaces, until told to stop.
 pub async fn run(
     context: Arc<Context>,
@@ -127,6 +146,7 @@ pub async fn run(
     let not_helms = watcher::Config::default().fields("type!=helm.sh/release.v1");
     let controller = controller
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(Duration::from_millis(100)))
+        .trigger_backoff(WatchPause)
         .owns(api::<StatefulSet>(client, namespace), owned.clone())
         .owns(api::<Service>(client, namespace), owned.clone())
         .owns(api::<Secret>(client, namespace), owned.clone())

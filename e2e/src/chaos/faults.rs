@@ -14,6 +14,7 @@ use e2e::checker::event::What;
 use rustix::process::{Signal, kill_process};
 
 use super::arena::Arena;
+use super::entrance::Entrance;
 use super::log::Log;
 use super::target::{Broker, Server, Target};
 use crate::kubernetes::condition;
@@ -23,6 +24,8 @@ use crate::process::eventually;
 const OPERATOR_NAMESPACE: &str = "starling-system";
 /// How long a cluster may take to be whole again.
 pub const PATIENCE: Duration = Duration::from_secs(240);
+/// After a client was moved: what the checker excuses for it is over.
+const CALM: Duration = Duration::from_secs(13);
 
 /// What can be done to a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -66,6 +69,26 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// As it is named on the command line.
+    pub fn name(self) -> String {
+        clap::ValueEnum::to_possible_value(&self).map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// How long our cluster may take to be whole again afterwards; for what changes the cluster itself, all of it.
+    pub fn recovery_max(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::NodeFreeze
+            | Self::NetworkCut
+            | Self::NetworkLoss
+            | Self::NetworkDelay
+            | Self::CpuStarvation
+            | Self::BadConfig => 30,
+            Self::PodDelete | Self::PodKill | Self::EtcdSlow | Self::DiskFull | Self::DnsDown => 60,
+            Self::NodeLoss | Self::ApiRestart | Self::BrokenImage | Self::OperatorKill => 120,
+            Self::Roll | Self::Scale | Self::CertificateRotation => 180,
+        })
+    }
+
     /// Whether it can be done to a broker; what only the operator does cannot be done without it.
     pub fn concerns(self, broker: Broker) -> bool {
         broker == Broker::Starling
@@ -78,6 +101,8 @@ pub struct Victim {
     pub target: Target,
     pub log: Log,
     pub folder: std::path::PathBuf,
+    /// Where the clients outside come in, once they do.
+    pub entrance: Option<Entrance>,
 }
 
 /// All that a fault needs.
@@ -130,6 +155,23 @@ impl Scene {
         }
     }
 
+    /// Sees to it that no server has two clients from outside more than another: a fault shall hit as many in each
+    /// cluster. Ends when none that had to move excuses anything any more.
+    pub fn balance(&self) -> Result<()> {
+        let entrances = || self.victims.iter().filter_map(|victim| victim.entrance.as_ref());
+        for _ in 0..3 {
+            let mut moved = 0;
+            for entrance in entrances() {
+                moved += entrance.balance()?;
+            }
+            if moved == 0 {
+                return Ok(());
+            }
+            sleep(CALM);
+        }
+        Ok(())
+    }
+
     fn node(&mut self) -> String {
         format!("n{}", self.random.u8(1..=self.arena.provider.nodes))
     }
@@ -138,13 +180,15 @@ impl Scene {
         Duration::from_secs(self.random.u64(from..=to))
     }
 
-    /// One server of each cluster.
+    /// One server of each cluster, the same of all.
     fn chosen(&mut self) -> Result<Vec<(Target, Server)>> {
-        let mut chosen = Vec::new();
+        let (at, mut chosen) = (self.random.usize(0..self.replicas), Vec::new());
         for victim in &self.victims {
             let servers = victim.target.servers()?;
-            let at = self.random.usize(0..servers.len().max(1));
-            chosen.push((victim.target.clone(), servers.get(at).context("no server")?.clone()));
+            chosen.push((
+                victim.target.clone(),
+                servers.get(at % servers.len().max(1)).context("no server")?.clone(),
+            ));
         }
         Ok(chosen)
     }
@@ -174,7 +218,8 @@ impl Scene {
         Ok(())
     }
 
-    fn reachable(&self) {
+    /// Nothing is out of reach any more.
+    pub fn reachable(&self) {
         self.victims.iter().for_each(|victim| victim.log.note(What::Healed));
     }
 
@@ -587,14 +632,18 @@ impl Scene {
         let chosen = self.chosen()?;
         self.nobody_knows();
         self.arena.signal("coredns", Signal::STOP)?;
-        let silent = crate::http::get("http://127.0.0.1:8181/ready").is_err();
+        // The signal takes effect a moment after it was sent.
+        let silent = eventually("DNS is silent", Duration::from_secs(5), || {
+            ensure!(crate::http::get("http://127.0.0.1:8181/ready").is_err(), "it answers");
+            Ok(())
+        });
         for (target, server) in &chosen {
             target.kubernetes.kubectl(&["delete", "pod", &server.name, "--wait=false"])?;
         }
         sleep(self.seconds(15, 25));
         self.arena.signal("coredns", Signal::CONT)?;
         let healed = Instant::now();
-        ensure!(silent, "DNS answered");
+        silent?;
         for (target, server) in &chosen {
             eventually("the pod is another one", PATIENCE, || {
                 ensure!(

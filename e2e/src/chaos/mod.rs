@@ -8,6 +8,7 @@ mod arena;
 #[cfg(test)]
 mod broken;
 mod churn;
+mod defects;
 mod entrance;
 mod faults;
 mod log;
@@ -32,6 +33,8 @@ use crate::process::{project_root, run as run_program};
 use crate::provider::{Provider, ProviderArguments, program};
 use arena::Arena;
 pub use churn::ChurnArguments;
+pub use defects::DefectsArguments;
+use entrance::Entrance;
 use faults::{Fault, PATIENCE, Scene, Victim};
 use log::{Log, now, read_folder};
 use table::{Row, markdown};
@@ -41,14 +44,13 @@ use workload::{Plan, Stage};
 /// Size of each node's disk for pods' logs, in megabytes.
 const POD_LOGS_MEGABYTES: u32 = 48;
 /// Quiet time after a cluster is whole again: lists of servers must be right by then.
-const QUIET: Duration = Duration::from_secs(15);
+const QUIET: Duration = Duration::from_secs(12);
 /// Clients that run in this process, by cluster.
 const OUTSIDE_CLIENTS: usize = 3;
 /// Faults of a short run, in this order.
 const SHORT: [Fault; 4] = [Fault::PodKill, Fault::PodDelete, Fault::NetworkCut, Fault::BadConfig];
-/// Faults of a long run; each round in another order. Certificates are rotated only when that is named: it needs
-/// routes with TLS, whose certificates the operator keeps.
-const LONG: [Fault; 17] = [
+/// Faults of a long run; each round in another order.
+const LONG: [Fault; 18] = [
     Fault::PodDelete,
     Fault::PodKill,
     Fault::NodeFreeze,
@@ -62,6 +64,7 @@ const LONG: [Fault; 17] = [
     Fault::BrokenImage,
     Fault::Roll,
     Fault::BadConfig,
+    Fault::CertificateRotation,
     Fault::Scale,
     Fault::DiskFull,
     Fault::CpuStarvation,
@@ -82,6 +85,9 @@ pub struct ChaosArguments {
     /// Rounds of all faults
     #[arg(long, default_value_t = 1)]
     rounds: u32,
+    /// Begin no other fault after so many minutes of faults
+    #[arg(long)]
+    minutes: Option<u64>,
     /// Do the same to nats-server in a StatefulSet, at the same time
     #[arg(long)]
     compare: bool,
@@ -94,6 +100,9 @@ pub struct ChaosArguments {
     /// Folder for the table, the clients' notes and the servers' logs; default: chaos under the build's target folder
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Judge the run whose folder this is once more, and do nothing else
+    #[arg(long)]
+    judge: Option<PathBuf>,
     /// Faults, in this order; default: those of a short or a long run
     faults: Vec<Fault>,
 }
@@ -126,15 +135,16 @@ impl ClientArguments {
                 tokio::time::sleep(Duration::from_secs(6)).await;
                 end.close();
             });
-            workload::run(plan(name, vec![self.url.clone()]), stage, log).await
-        })
+            workload::run(plan(name, vec![self.url.clone()]), stage, log.clone()).await
+        })?;
+        log.written()
     }
 }
 
 /// What every client of a cluster does.
 fn plan(name: String, servers: Vec<String>) -> Plan {
     let (publish_every, request_every) = (Duration::from_millis(40), Duration::from_millis(100));
-    Plan { name, servers, publish_every, request_every, serves: true }
+    Plan { name, servers, publish_every, burst: 1, request_every, serves: true, follows: true }
 }
 
 /// One fault that happened.
@@ -146,6 +156,23 @@ struct Window {
     recovery: Vec<Duration>,
 }
 
+impl Window {
+    /// Fault, moments, and the recovery of each cluster in milliseconds.
+    fn line(&self) -> String {
+        let recovery: Vec<_> = self.recovery.iter().map(|took| took.as_millis().to_string()).collect();
+        format!("{} {} {} {}\n", self.fault.name(), self.from, self.to, recovery.join(" "))
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_ascii_whitespace();
+        let fault = clap::ValueEnum::from_str(words.next()?, false).ok()?;
+        let (from, to) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let recovery =
+            words.map(|word| word.parse().ok().map(Duration::from_millis)).collect::<Option<_>>()?;
+        Some(Self { fault, from, to, recovery })
+    }
+}
+
 impl ChaosArguments {
     /// Brings a cluster up, breaks it, judges, prints the table.
     pub fn run(&self) -> Result<()> {
@@ -153,6 +180,9 @@ impl ChaosArguments {
             self.provider.provider == Provider::Local,
             "chaos needs a local cluster: it breaks the nodes"
         );
+        if let Some(out) = &self.judge {
+            return judge_again(out);
+        }
         let seed = self.seed.unwrap_or_else(now);
         println!("seed {seed}");
         let out = self.out.clone().unwrap_or_else(|| target_folder().join("chaos")).join(seed.to_string());
@@ -230,7 +260,7 @@ impl ChaosArguments {
             let folder = shared.join(target.name());
             std::fs::create_dir_all(&folder)?;
             let log = Log::open(&folder.join("run.log"))?;
-            victims.push(Victim { target, log, folder });
+            victims.push(Victim { target, log, folder, entrance: None });
         }
         let scene = Scene { arena, victims, random: fastrand::Rng::with_seed(seed), unclear, replicas: 3 };
         let stop = Arc::new(AtomicBool::new(false));
@@ -257,20 +287,19 @@ impl ChaosArguments {
     fn play_scene(&self, mut scene: Scene, out: &Path, stop: &Arc<AtomicBool>) -> Result<()> {
         let runtime = tokio::runtime::Runtime::new()?;
         let stage = Stage::default();
-        let (mut clients, mut threads) = (Vec::new(), Vec::new());
-        for Victim { target, log, folder } in &scene.victims {
+        let (mut clients, mut threads, mut logs) = (Vec::new(), Vec::new(), Vec::new());
+        for Victim { target, log, folder, entrance } in &mut scene.victims {
             let servers = target.wait_whole(3, PATIENCE)?;
             println!("{}: 3 servers", target.name());
             start_pods(target)?;
-            let entrance = runtime.block_on(entrance::open(target.clone()))?;
+            let open = entrance.insert(runtime.block_on(Entrance::open(target.clone()))?);
+            logs.push(log.clone());
             for number in 0..OUTSIDE_CLIENTS {
                 let name = format!("outside-{number}");
                 let own = Log::open(&folder.join(format!("{name}.log")))?;
-                clients.push(runtime.spawn(workload::run(
-                    plan(name, vec![entrance.clone()]),
-                    stage.clone(),
-                    own,
-                )));
+                logs.push(own.clone());
+                let plan = Plan { follows: false, ..plan(name, vec![open.url.clone()]) };
+                clients.push(runtime.spawn(workload::run(plan, stage.clone(), own)));
             }
             for (number, server) in servers.iter().enumerate() {
                 let mut first: Vec<String> = servers.iter().map(target::Server::client_address).collect();
@@ -298,11 +327,7 @@ impl ChaosArguments {
             })?;
         }
         std::thread::sleep(Duration::from_secs(3));
-        let broken = self.faults(&mut scene);
-        let (windows, failure) = match broken {
-            Ok(windows) => (windows, None),
-            Err((windows, error)) => (windows, Some(error)),
-        };
+        let (windows, failures) = self.faults(&mut scene);
         stage.drain();
         for Victim { folder, .. } in &scene.victims {
             std::fs::write(folder.join("stop"), "")?;
@@ -313,15 +338,18 @@ impl ChaosArguments {
         stop.store(true, Ordering::Relaxed);
         threads.into_iter().for_each(|thread| drop(thread.join()));
         runtime.shutdown_timeout(Duration::from_secs(1));
-        let judged = judge(&scene.victims, &windows, out);
-        match failure {
+        std::fs::write(out.join("faults.txt"), windows.iter().map(Window::line).collect::<String>())?;
+        let clusters: Vec<_> =
+            scene.victims.iter().map(|victim| (victim.target.broker, victim.folder.clone())).collect();
+        let judged = logs.iter().try_for_each(Log::written).and_then(|()| judge(&clusters, &windows, out));
+        match failures.into_iter().next() {
             Some(error) => Err(error),
             None => judged,
         }
     }
 
-    /// Does one fault after the other.
-    fn faults(&self, scene: &mut Scene) -> Result<Vec<Window>, (Vec<Window>, anyhow::Error)> {
+    /// Does one fault after the other; also after one that failed, as long as the clusters are whole again.
+    fn faults(&self, scene: &mut Scene) -> (Vec<Window>, Vec<anyhow::Error>) {
         let mut order = Vec::new();
         for _ in 0..self.rounds {
             let mut round = match (self.faults.is_empty(), self.short) {
@@ -334,19 +362,36 @@ impl ChaosArguments {
             }
             order.extend(round);
         }
-        let mut windows = Vec::new();
+        let (mut windows, mut failures) = (Vec::new(), Vec::new());
+        let end = self.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
         for fault in order {
+            if end.is_some_and(|end| Instant::now() > end) {
+                println!("time is up after {} faults", windows.len());
+                break;
+            }
             match one_fault(scene, fault) {
                 Ok(window) => windows.push(window),
-                Err(error) => return Err((windows, error.context(format!("{fault:?}")))),
+                Err(error) => {
+                    println!("FAILED: {fault:?}: {error:#}");
+                    failures.push(error.context(format!("{fault:?}")));
+                    let whole =
+                        |victim: &Victim| victim.target.wait_whole(scene.replicas, PATIENCE).map(|_| ());
+                    if let Err(error) = scene.victims.iter().try_for_each(whole) {
+                        println!("no further faults: {error:#}");
+                        break;
+                    }
+                    scene.reachable();
+                    scene.unclear.store(false, Ordering::Relaxed);
+                }
             }
         }
-        Ok(windows)
+        (windows, failures)
     }
 }
 
 /// Injects a fault, waits until all clusters are whole again, and a quiet time.
 fn one_fault(scene: &mut Scene, fault: Fault) -> Result<Window> {
+    scene.balance()?;
     let from = now();
     let done = scene.inject(fault)?;
     let mut recovery = vec![None; scene.victims.len()];
@@ -374,16 +419,31 @@ fn one_fault(scene: &mut Scene, fault: Fault) -> Result<Window> {
     Ok(Window { fault, from, to: now(), recovery })
 }
 
+/// What a run left in its folder, judged by the rules of today.
+fn judge_again(out: &Path) -> Result<()> {
+    let faults = std::fs::read_to_string(out.join("faults.txt")).context("no faults.txt of a run")?;
+    let windows: Option<Vec<_>> = faults.lines().map(Window::parse).collect();
+    let clusters = [Broker::Starling, Broker::NatsServer].map(|broker| (broker, out.join(broker.name())));
+    let clusters: Vec<_> = clusters.into_iter().filter(|(_, folder)| folder.exists()).collect();
+    judge(&clusters, &windows.context("faults.txt is damaged")?, out)
+}
+
 /// The table, and an error when anything is in it that no rule allows.
-fn judge(victims: &[Victim], windows: &[Window], out: &Path) -> Result<()> {
+fn judge(clusters: &[(Broker, PathBuf)], windows: &[Window], out: &Path) -> Result<()> {
     let mut rows: Vec<Row> = Vec::new();
     let mut violations = 0;
-    for (at, Victim { target, folder, .. }) in victims.iter().enumerate() {
+    for (at, (broker, folder)) in clusters.iter().enumerate() {
         let report = checker::check(read_folder(folder)?, &Rules::default());
+        ensure!(
+            report.unwritten == 0,
+            "{} notes of {}'s clients are missing or damaged (is the disk full?): nothing can be judged",
+            report.unwritten,
+            broker.name()
+        );
         let all = report.tally(0, Micros::MAX);
         println!(
             "{}: {} messages published, {} received, {} requests, {} reconnects",
-            target.name(),
+            broker.name(),
             all.published,
             report.received,
             report.requests,
@@ -392,29 +452,33 @@ fn judge(victims: &[Victim], windows: &[Window], out: &Path) -> Result<()> {
         for finding in report.violations().filter(|finding| !finding.text.is_empty()) {
             println!("  {} {:?}: {}", finding.time, finding.kind, finding.text);
         }
-        if target.broker == Broker::Starling {
+        if *broker == Broker::Starling {
             violations += all.violations();
         }
-        let row = |fault: String, times, from, to, recovery| Row {
+        let row = |fault: String, times, from, to, recovery, recovery_max| Row {
             fault,
-            broker: target.program().to_owned(),
+            broker: broker.program().to_owned(),
             times,
             gap: Duration::from_micros(report.worst_gap(from, to, |client| client.starts_with("outside"))),
             tally: report.tally(from, to),
             recovery,
+            recovery_max,
         };
-        for window in windows.iter().filter(|window| window.fault.concerns(target.broker)) {
-            let name =
-                clap::ValueEnum::to_possible_value(&window.fault).map(|value| value.get_name().to_owned());
+        for window in windows.iter().filter(|window| window.fault.concerns(*broker)) {
             let recovery = window.recovery.get(at).copied().unwrap_or_default();
-            let new = row(name.unwrap_or_default(), 1, window.from, window.to, recovery);
+            let bound = window.fault.recovery_max();
+            if *broker == Broker::Starling && recovery > bound {
+                println!("  {:?}: whole again after {recovery:.1?}, {bound:?} at most", window.fault);
+                violations += 1;
+            }
+            let new = row(window.fault.name(), 1, window.from, window.to, recovery, bound);
             match rows.iter_mut().find(|row| (&row.fault, &row.broker) == (&new.fault, &new.broker)) {
                 Some(row) => row.add(&new),
                 None => rows.push(new),
             }
         }
         let times = u32::try_from(windows.len())?;
-        rows.push(row("all, and between".into(), times, 0, Micros::MAX, Duration::ZERO));
+        rows.push(row("all, and between".into(), times, 0, Micros::MAX, Duration::ZERO, Duration::MAX));
     }
     rows.sort_by(|a, b| a.fault.cmp(&b.fault).then(b.broker.cmp(&a.broker)));
     let table = markdown(&rows);

@@ -13,7 +13,10 @@ pub struct Row {
     pub times: u32,
     pub gap: Duration,
     pub tally: Tally,
+    /// The longest.
     pub recovery: Duration,
+    /// How long it may take.
+    pub recovery_max: Duration,
 }
 
 impl Row {
@@ -47,8 +50,9 @@ pub fn markdown(rows: &[Row]) -> String {
                     | reconnects, worst | list wrong | recovery | verdict |\n\
                     |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n"
             .to_owned();
-    for Row { fault, broker, times, gap, tally, recovery } in rows {
+    for Row { fault, broker, times, gap, tally, recovery, recovery_max } in rows {
         let verdict = match tally.violations() {
+            0 if recovery > recovery_max => "**too late**".to_owned(),
             0 => "ok".to_owned(),
             count => format!("**{count} violations**"),
         };
@@ -87,11 +91,15 @@ mod tests {
             gap: Duration::from_millis(300),
             tally: Tally { published: 10, lost_allowed: 2, ..Tally::default() },
             recovery: Duration::from_secs(2),
+            recovery_max: Duration::from_secs(2),
         };
         assert!(
             markdown(std::slice::from_ref(&row))
                 .contains("| 0 + 2 | 0 | 0 + 0 | 0 + 0 | 0, 0.0 s | 0 | 2.0 s | ok |")
         );
+        row.recovery = Duration::from_secs(3);
+        assert!(markdown(std::slice::from_ref(&row)).contains("| 3.0 s | **too late** |"));
+        row.recovery = Duration::from_secs(2);
         let mut worse = row.clone();
         worse.tally.lost = 1;
         worse.recovery = Duration::from_secs(3);

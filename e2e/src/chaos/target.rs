@@ -45,21 +45,33 @@ pub struct Target {
     pub kubernetes: Kubernetes,
 }
 
-impl Target {
-    /// Name of the cluster and of its client Service.
-    pub fn name(&self) -> &'static str {
-        match self.broker {
-            Broker::Starling => "starling",
-            Broker::NatsServer => "nats",
+impl Broker {
+    /// Name of its cluster and of that one's client Service.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starling => "starling",
+            Self::NatsServer => "nats",
         }
     }
 
     /// The program in its pods.
-    pub fn program(&self) -> &'static str {
-        match self.broker {
-            Broker::Starling => "starling-server",
-            Broker::NatsServer => "nats-server",
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Starling => "starling-server",
+            Self::NatsServer => "nats-server",
         }
+    }
+}
+
+impl Target {
+    /// Name of the cluster and of its client Service.
+    pub fn name(&self) -> &'static str {
+        self.broker.name()
+    }
+
+    /// The program in its pods.
+    pub fn program(&self) -> &'static str {
+        self.broker.program()
     }
 
     /// Name of the object that users write.

@@ -77,14 +77,18 @@ impl Stage {
 pub struct Plan {
     /// Its name in the run.
     pub name: String,
-    /// Where it connects first; later it goes where INFO sends it.
+    /// Where it connects first.
     pub servers: Vec<String>,
-    /// Time between two messages to everybody, and between two to the queue group.
+    /// Time between two times of publishing to everybody, and to the queue group.
     pub publish_every: Duration,
+    /// Messages that are published then, of each kind.
+    pub burst: u32,
     /// Time between two requests.
     pub request_every: Duration,
     /// Whether it answers requests.
     pub serves: bool,
+    /// Whether it goes where INFO sends it; else only to `servers`, as behind a load balancer.
+    pub follows: bool,
 }
 
 /// Runs a client until the stage ends it.
@@ -112,7 +116,9 @@ async fn connect(plan: &Plan, log: &Log) -> Result<Client> {
     let (sink, name, own) = (log.clone(), plan.name.clone(), Arc::clone(&known));
     let options = || {
         let (sink, name, own) = (sink.clone(), name.clone(), Arc::clone(&own));
-        ConnectOptions::new()
+        let options = ConnectOptions::new();
+        let options = if plan.follows { options } else { options.ignore_discovered_servers() };
+        options
             .name(&plan.name)
             .ping_interval(Duration::from_secs(2))
             .connection_timeout(Duration::from_secs(2))
@@ -200,9 +206,11 @@ async fn publish(client: Client, plan: Plan, subject: String, stage: Stage, log:
     let mut number = 0;
     while stage.publishing() {
         tick.tick().await;
-        log.note(What::Published { client: plan.name.clone(), subject: subject.clone(), number });
-        client.publish(subject.clone(), payload(&plan.name, number).into()).await?;
-        number += 1;
+        for _ in 0..plan.burst {
+            log.note(What::Published { client: plan.name.clone(), subject: subject.clone(), number });
+            client.publish(subject.clone(), payload(&plan.name, number).into()).await?;
+            number += 1;
+        }
     }
     Ok(())
 }

@@ -77,6 +77,8 @@ pub(super) struct History {
     /// From when to when they were seen to be the same.
     pub truths: Vec<(Micros, Micros, Option<BTreeSet<String>>)>,
     pub cuts: Vec<Cut>,
+    /// Events that are missing.
+    pub unwritten: u64,
 }
 
 impl History {
@@ -163,6 +165,7 @@ impl History {
                     cut.to = time;
                 }
             }
+            What::Unwritten { lines } => self.unwritten += lines,
         }
     }
 
@@ -212,6 +215,16 @@ impl History {
                 within(Some(to)),
             ];
             during && sides.iter().any(|side| *side != sides[0])
+        })
+    }
+
+    /// Whether servers may have taken a client for one behind a cut around a moment: it was there when the cut began, and
+    /// wherever it went since, its former server cannot tell them.
+    pub(super) fn haunts(&self, rules: &Rules, client: &str, time: Micros) -> bool {
+        self.cuts.iter().any(|cut| {
+            let during =
+                cut.from.saturating_sub(rules.settle) <= time && time <= cut.to.saturating_add(rules.rejoin);
+            during && self.server(client, cut.from).is_some_and(|server| cut.names.contains(server))
         })
     }
 

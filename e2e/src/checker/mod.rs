@@ -49,6 +49,7 @@ impl Default for Rules {
 pub fn check(events: Vec<Event>, rules: &Rules) -> Report {
     let history = History::new(events);
     let mut report = Report::default();
+    report.unwritten = history.unwritten;
     for ((client, filter, queue), since) in &history.subscriptions {
         if queue.is_none() {
             subscription(&history, rules, client, filter, *since, &mut report);
@@ -86,7 +87,11 @@ fn subscription(
     let received = history.received.get(&(client.to_owned(), filter.to_owned())).unwrap_or(&nothing);
     for (stream, times) in history.published.iter().filter(|((_, subject), _)| matches(filter, subject)) {
         let arrivals = received.get(stream).map_or(&[][..], Vec::as_slice);
-        order(history, rules, client, stream, times, arrivals, report);
+        // What was under way when its publisher changed its server, or when the way was cut, might also have been lost.
+        let may_be_late = |first, last| {
+            moved(history, rules, stream, first, last) || history.was_cut(rules, &stream.0, client, first)
+        };
+        order(client, stream, times, arrivals, may_be_late, report);
         let mut seen = vec![0u32; times.len()];
         for (time, number) in arrivals {
             let Some(count) = usize::try_from(*number).ok().and_then(|number| seen.get_mut(number)) else {
@@ -133,14 +138,19 @@ fn excused(history: &History, rules: &Rules, from: &str, to: &str, time: Micros)
         || history.was_cut(rules, from, to, time)
 }
 
-/// Numbers of one stream must rise at each receiver, unless its publisher changed its server in between.
+/// Whether a stream's publisher changed its server between two moments, or noticed soon after.
+fn moved(history: &History, rules: &Rules, stream: &Stream, first: Micros, last: Micros) -> bool {
+    !history.steady(&stream.0, first, last + rules.unnoticed)
+}
+
+/// Numbers of one stream must rise at each receiver, unless a message published at one moment may come after one of a later
+/// moment by what `may_be_late` says of both.
 fn order(
-    history: &History,
-    rules: &Rules,
     client: &str,
     stream: &Stream,
     times: &[Option<Micros>],
     arrivals: &[(Micros, u64)],
+    may_be_late: impl Fn(Micros, Micros) -> bool,
     report: &mut Report,
 ) {
     let published = |number: u64| {
@@ -151,8 +161,7 @@ fn order(
         match highest {
             Some(before) if before > *number => {
                 let (first, last) = (published(*number), published(before));
-                let moved = !history.steady(&stream.0, first, last + rules.unnoticed);
-                report.add(*time, Kind::Reordered, moved, || {
+                report.add(*time, Kind::Reordered, may_be_late(first, last), || {
                     format!("{client} got {} {number} of {} after {before}", stream.1, stream.0)
                 });
             }
@@ -174,12 +183,22 @@ fn queue_groups(history: &History, rules: &Rules, report: &mut Report) {
         let begin = members.values().min().copied().unwrap_or(0) + rules.settle;
         for (stream, times) in history.published.iter().filter(|((_, subject), _)| matches(filter, subject)) {
             let mut seen = vec![0u32; times.len()];
+            // Any member may have been the one that was drawn, also one that servers still took to be behind a cut. Who
+            // gets a message after that one could not, gets it late.
+            let excused_for_any = |time| {
+                let mut members = members.keys();
+                members.any(|member| {
+                    excused(history, rules, &stream.0, member, time) || history.haunts(rules, member, time)
+                })
+            };
             for member in members.keys() {
                 let key = ((*member).to_owned(), filter.to_owned());
                 let arrivals: Option<&Arrivals> =
                     history.received.get(&key).and_then(|streams| streams.get(stream));
                 let arrivals = arrivals.map_or(&[][..], Vec::as_slice);
-                order(history, rules, member, stream, times, arrivals, report);
+                let may_be_late =
+                    |first, last| moved(history, rules, stream, first, last) || excused_for_any(first);
+                order(member, stream, times, arrivals, may_be_late, report);
                 report.received += arrivals.len() as u64;
                 for (time, number) in arrivals {
                     let Some(count) = usize::try_from(*number).ok().and_then(|number| seen.get_mut(number))
@@ -203,10 +222,7 @@ fn queue_groups(history: &History, rules: &Rules, report: &mut Report) {
                 if seen[number] > 0 || published < begin {
                     continue;
                 }
-                // Any member may have been the one that was drawn.
-                let excused =
-                    members.keys().any(|member| excused(history, rules, &stream.0, member, published));
-                report.add(published, Kind::Lost, excused, || {
+                report.add(published, Kind::Lost, excused_for_any(published), || {
                     format!("queue group {queue}: nobody got {} {number} of {}", stream.1, stream.0)
                 });
             }
@@ -231,6 +247,7 @@ fn requests(history: &History, rules: &Rules, report: &mut Report) {
         let excused = |responder: &String| {
             excused(history, rules, client, responder, request.time)
                 || history.was_cut(rules, responder, client, request.time)
+                || history.haunts(rules, responder, request.time)
         };
         let (begin, end) = (request.time.saturating_sub(rules.settle), request.time + rules.unnoticed);
         let own = !history.steady(client, begin, end);

@@ -69,6 +69,8 @@ pub struct Report {
     pub reconnects: Vec<(Micros, Micros)>,
     /// Gaps of 50 ms and more.
     pub gaps: Vec<Gap>,
+    /// Events that clients could not note: with any, nothing else here counts.
+    pub unwritten: u64,
     texts: std::collections::BTreeMap<Kind, usize>,
 }
 

@@ -248,3 +248,33 @@ fn numbers_are_counted_by_the_time_of_publishing() {
     assert_eq!(report.tally(0, 25_000_000).published, 1);
     assert_eq!(report.tally(0, 60_000_000).violations(), 2);
 }
+
+/// The member `b` lost its server s2 to a cut and is elsewhere since.
+const MOVED: &str = "
+    20000 cut s2
+    26000 disconnected b
+    27000 connected b s1
+    45000 healed";
+
+#[test]
+fn a_message_may_go_to_a_queue_member_that_was_behind_a_cut_as_long_as_it_lasts() {
+    let lost = |at: u32| run(&format!("{PEACE}{MOVED}\n{at} published p work.p 0"));
+    assert_eq!(kinds(&lost(40000)), [], "s0 cannot know that b has left s2");
+    assert_eq!(kinds(&lost(54000)), [], "s2 tells it soon after");
+    assert_eq!(kinds(&lost(56000)), [Kind::Lost]);
+    let plain = run(&format!("{PEACE}{MOVED}\n40000 published p fan.p 0"));
+    assert_eq!(kinds(&plain), [Kind::Lost], "a plain subscriber's way leads where it is");
+}
+
+#[test]
+fn a_message_that_a_queue_member_could_not_take_may_come_late_to_another() {
+    let order = "
+        {} published p work.p 0
+        {} published p work.p 1
+        {} received a work.> work.p p 1
+        {} received a work.> work.p p 0";
+    let at = |time: u32| order.replace("{}", &time.to_string());
+    let left = "30000 disconnected b\n30500 connected b s0";
+    assert_eq!(kinds(&run(&format!("{PEACE}\n{left}{}", at(29999)))), []);
+    assert_eq!(kinds(&run(&format!("{PEACE}\n{left}{}", at(10000)))), [Kind::Reordered]);
+}

@@ -10,6 +10,8 @@
 
 pub mod account;
 mod cache;
+#[cfg(feature = "defective")]
+pub mod defect;
 pub mod interest;
 pub mod link;
 pub mod mailbox;

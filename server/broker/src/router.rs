@@ -140,6 +140,8 @@ pub struct Router {
     imported: HashMap<u32, ScopeId>,
     /// In whose name the server itself publishes.
     own_link: Option<Arc<Link>>,
+    #[cfg(feature = "defective")]
+    draws: crate::defect::Draws,
 }
 
 /// A link that gets something of the batch, and how to find it: through the plan of its first op.
@@ -182,6 +184,8 @@ impl Router {
             met: Vec::new(),
             imported: HashMap::new(),
             own_link: None,
+            #[cfg(feature = "defective")]
+            draws: crate::defect::Draws::new(),
         }
     }
 
@@ -332,6 +336,10 @@ impl Router {
     /// from, with [`READ_PADDING`] bytes behind the last one.
     #[inline]
     pub fn finish(&mut self, from: &Arc<Link>, read: &[u8]) {
+        #[cfg(feature = "defective")]
+        self.draws.spoil(&mut self.messages, |a, b| {
+            read.get(a.publish.subject_range()) == read.get(b.publish.subject_range())
+        });
         if self.messages.is_empty() {
             return;
         }

@@ -102,6 +102,11 @@ fn check(flags: &Flags) -> anyhow::Result<()> {
 }
 
 fn serve(flags: &Flags) -> anyhow::Result<()> {
+    #[cfg(feature = "defective")]
+    if let Ok(defect) = std::env::var("STARLING_DEFECT") {
+        anyhow::ensure!(broker::defect::choose(&defect), "STARLING_DEFECT={defect}: not understood");
+        eprintln!("THIS BROKER IS BROKEN ON PURPOSE: {defect}");
+    }
     let loaded = load(flags)?;
     let log = Log::start(&loaded.settings.logging).context("cannot open the log file")?;
     tracing::info!("Starting starling-server");
