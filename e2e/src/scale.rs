@@ -44,7 +44,7 @@ const PAGE: (&str, &str) = (
     "# How the operator scales\n\n\
      <!-- Written by `starling-e2e scale --docs operator/docs`. -->\n\n\
      API server, etcd and controller manager are real, with their defaults; pods run nowhere, their status is \
-     written as a kubelet would, and one HTTP server answers for all brokers. So this is about the operator and its \
+     written as a kubelet would, and one HTTP server answers for all brokers, so there is no TLS. This is about the operator and its \
      traffic with the API server.\n\n",
     "\nRequests are without watches, which stay open. A reconcile reads everything that concerns a cluster and compares \
      it with what should be; it writes only what differs, so most requests are reads. At rest nothing is read: watches \
@@ -161,7 +161,8 @@ impl ScaleArguments {
             .map(|number| {
                 json!({"apiVersion": "starling.dev/v1alpha1", "kind": "NatsCluster",
                     "metadata": {"name": format!("c{number}")},
-                    "spec": {"replicas": self.replicas, "monitoring": {"port": monitor}}})
+                    // One answers for all brokers, and can show only one certificate.
+                    "spec": {"replicas": self.replicas, "monitoring": {"port": monitor}, "tls": {"mode": "Disabled"}}})
             })
             .collect();
         json!({"apiVersion": "v1", "kind": "List", "items": items})

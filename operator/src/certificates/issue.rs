@@ -16,7 +16,7 @@ use super::{Asked, State, Step, Stored, content, inputs, is_current, key, not_af
 use crate::rollout::Observed;
 
 /// Certificates are valid from a little earlier on: clocks differ.
-const CLOCK_SKEW: Duration = Duration::from_secs(300);
+pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -170,7 +170,10 @@ pub fn step(asked: &Asked, state: &State, observed: &Observed, now: Timestamp) -
 /// When to look again: soon while servers load something, else when the next thing is due.
 pub fn look_again(asked: &Asked, state: &State, observed: &Observed, now: Timestamp) -> Duration {
     if !all_show(state, observed) {
-        return LOADING_PAUSE;
+        // A server that never shows it, e.g. of an image that does not tell, is not asked all day long.
+        let issued = state.server.file(key::TLS_CRT).and_then(not_before);
+        let age = issued.map_or(Duration::ZERO, |issued| now.duration_since(issued).unsigned_abs());
+        return (age.saturating_sub(issue::CLOCK_SKEW) / 4).clamp(LOADING_PAUSE, LOADING_PAUSE_MAX);
     }
     let until = |end: Timestamp, before: Duration| {
         let due = end
@@ -189,6 +192,8 @@ pub fn look_again(asked: &Asked, state: &State, observed: &Observed, now: Timest
 
 /// Pause while servers are to load a certificate.
 const LOADING_PAUSE: Duration = Duration::from_secs(2);
+/// The same, when they have not for a long time.
+const LOADING_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Whether the server certificate is for what is asked, by whom, and lasts.
 pub fn is_current(asked: &Asked, state: &State, now: Timestamp) -> bool {
@@ -301,6 +306,12 @@ pub fn not_after(pem: &str) -> Option<Timestamp> {
     let first = Pem::iter_from_buffer(pem.as_bytes()).next()?.ok()?;
     let end = first.parse_x509().ok()?.validity().not_after.timestamp();
     Timestamp::from_second(end).ok()
+}
+
+/// Begin of the first certificate of a PEM text.
+fn not_before(pem: &str) -> Option<Timestamp> {
+    let first = Pem::iter_from_buffer(pem.as_bytes()).next()?.ok()?;
+    Timestamp::from_second(first.parse_x509().ok()?.validity().not_before.timestamp()).ok()
 }
 
 /// DNS names of the first certificate of a PEM text.

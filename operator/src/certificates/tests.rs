@@ -147,6 +147,16 @@ fn a_server_that_does_not_show_the_certificate_holds_everything_up() {
 }
 
 #[test]
+fn servers_that_never_show_a_certificate_are_asked_less_and_less_often() {
+    let state = renew(&asked(), &State::default(), &showing(&[]), at(0)).expect("made").state;
+    let pause = |seconds: u32| {
+        let now = at(0) + Duration::from_secs(1) * seconds;
+        look_again(&asked(), &state, &showing(&[None]), now).as_secs()
+    };
+    assert_eq!((pause(1), pause(40), pause(3600)), (2, 10, 60));
+}
+
+#[test]
 fn an_authority_is_replaced_before_a_certificate_would_outlive_it() {
     let state = renew(&asked(), &State::default(), &showing(&[]), at(0)).expect("made").state;
     let step = |hours| step(&asked(), &state, &shown(&state), at(hours));
