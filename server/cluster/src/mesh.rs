@@ -13,7 +13,7 @@ use crate::effect::{CloseReason, ConnectionId, DialId, Effect, LogLevel};
 use crate::settings::{Identity, Permissions, RouteUrl, Settings};
 use dial::Dialing;
 use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
+use rand::{Rng, RngExt, SeedableRng};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub struct Mesh {
     announced_urls: (Vec<String>, Vec<String>),
     lame_duck: bool,
     stopped: bool,
-    random: SmallRng,
+    random: Box<dyn Rng + Send>,
     effects: VecDeque<Effect>,
 }
 
@@ -176,9 +176,14 @@ pub struct PeerView<'a> {
 }
 
 impl Mesh {
-    /// A mesh of one. `seed` gives nonces, jitter and, without a configured name, the cluster's name.
+    /// A mesh of one whose randomness follows from a seed: for simulations.
     pub fn new(settings: Settings, identity: Identity, seed: u64) -> Mesh {
-        let mut random = SmallRng::seed_from_u64(seed);
+        Mesh::with_random(settings, identity, Box::new(SmallRng::seed_from_u64(seed)))
+    }
+
+    /// A mesh of one. `random` gives nonces, jitter and, without a configured name, the cluster's name: what peers must
+    /// not foresee comes from the system's randomness.
+    pub fn with_random(settings: Settings, identity: Identity, mut random: Box<dyn Rng + Send>) -> Mesh {
         let cluster_name_dynamic = settings.cluster_name.is_none();
         let cluster_name = settings.cluster_name.clone().unwrap_or_else(|| letters(&mut random, 22));
         let announced_urls = (identity.connect_urls.clone(), identity.ws_connect_urls.clone());
@@ -210,11 +215,74 @@ impl Mesh {
         self.plan(now);
     }
 
-    /// Takes over a changed list of routes. Connections to routes that are no longer configured are closed.
-    pub fn set_routes(&mut self, routes: Vec<RouteUrl>, now: Duration) {
+    /// Takes over changed settings, and under which address to be shown. Connections that were made under what no
+    /// longer holds are closed, and both sides make them anew: those to routes that are no longer configured; with
+    /// another pool size all of the pool; with other pinned accounts those that carry an account concerned; with other
+    /// permissions all; and where compression has to be negotiated again.
+    pub fn reconfigure(&mut self, settings: Settings, advertise: Option<(String, u16)>, now: Duration) {
+        let before = std::mem::replace(&mut self.settings, settings);
+        self.identity.advertise = advertise;
+        if let Some(name) = self.settings.cluster_name.clone().filter(|name| *name != self.cluster_name) {
+            (self.cluster_name, self.cluster_name_dynamic) = (name.clone(), false);
+            self.push(Effect::ClusterName(name));
+        }
+        let routes = self.settings.routes.clone();
         self.configure_routes(&routes, now);
-        self.settings.routes = routes;
+        for connection in self.outdated(&before) {
+            self.close(connection, CloseReason::RouteRemoved, now);
+        }
+        if self.settings.compression != before.compression {
+            self.renew_compression(now);
+        }
+        if self.settings.no_advertise != before.no_advertise {
+            self.announce_urls(true);
+        }
         self.plan(now);
+    }
+
+    /// Registered connections that stand under settings that no longer hold.
+    fn outdated(&self, before: &Settings) -> Vec<ConnectionId> {
+        let (old, new) = (&before.pinned_accounts, &self.settings.pinned_accounts);
+        let moved: Vec<&String> = (old.iter().filter(|account| !new.contains(account)))
+            .chain(new.iter().filter(|account| !old.contains(account)))
+            .collect();
+        let resized = self.settings.pool_size != before.pool_size;
+        let is_outdated = |connection: &Connection| match (connection.place, &connection.account) {
+            (None, _) => false,
+            _ if self.settings.permissions != before.permissions => true,
+            (Some(Place::Pool(index)), _) => {
+                let size = before.pool_size.max(1);
+                resized || moved.iter().any(|account| crate::interest::pool_index(size, account) == index)
+            }
+            (Some(Place::Account), account) => {
+                account.as_ref().is_some_and(|account| moved.contains(&account))
+            }
+        };
+        self.connections.iter().filter(|(_, state)| is_outdated(state)).map(|(id, _)| *id).collect()
+    }
+
+    /// Another mode was configured: the level changes where there is one, else both sides begin anew.
+    fn renew_compression(&mut self, now: Duration) {
+        let mut closed = Vec::new();
+        let mut levels = Vec::new();
+        for (id, state) in &self.connections {
+            match (state.compression, &self.settings.compression) {
+                (Agreement::Open | Agreement::NotSupported, _) => {}
+                // the next answer to a ping says which
+                (Agreement::At(_), Compression::Auto(_)) => {}
+                (Agreement::At(_), Compression::At(level)) => levels.push((*id, *level)),
+                _ => closed.push(*id),
+            }
+        }
+        for (connection, level) in levels {
+            if let Some(state) = self.connections.get_mut(&connection) {
+                state.compression = Agreement::At(level);
+                self.push(Effect::Compress { connection, level });
+            }
+        }
+        for connection in closed {
+            self.close(connection, CloseReason::RouteRemoved, now);
+        }
     }
 
     /// The next thing to do, oldest first.
@@ -264,6 +332,11 @@ impl Mesh {
     /// The settings, as given and changed.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Port of the route listener.
+    pub fn route_port(&self) -> u16 {
+        self.identity.port
     }
 
     /// Name of the cluster now.
@@ -690,6 +763,6 @@ impl Connection {
     }
 }
 
-fn letters(random: &mut SmallRng, count: usize) -> String {
+fn letters(random: &mut dyn Rng, count: usize) -> String {
     (0..count).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])).collect()
 }

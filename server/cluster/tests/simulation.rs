@@ -14,6 +14,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use wire::route::{Limits, Op, Step, parse};
 
@@ -53,7 +54,23 @@ enum What {
 
 type Event = std::cmp::Reverse<(Duration, u64, What)>;
 
+/// What a broken server would do: each must be found by the same checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mutant {
+    /// Nothing: the real one.
+    None,
+    /// Does not tell a new peer what it wants already.
+    ForgetsInterest,
+    /// Does not say when it wants something no longer.
+    KeepsInterest,
+    /// Tells nobody about others.
+    KeepsNews,
+    /// Never asks for a sign of life.
+    NeverPings,
+}
+
 struct World {
+    mutant: Mutant,
     now: Duration,
     sequence: u64,
     random: SmallRng,
@@ -80,6 +97,7 @@ fn address(node: usize) -> SocketAddr {
 impl World {
     fn new(seed: u64, seeds: usize, by_name: bool) -> World {
         World {
+            mutant: Mutant::None,
             now: Duration::ZERO,
             sequence: 0,
             random: SmallRng::seed_from_u64(seed),
@@ -235,11 +253,14 @@ impl World {
     fn perform(&mut self, index: usize, effect: Effect) {
         let run = self.runs[index];
         match effect {
+            Effect::Send { connection, bytes } if self.is_withheld(index, connection.0, &bytes) => {}
             Effect::Send { connection, bytes } => self.send(connection.0, bytes),
             Effect::Close { connection, .. } => self.hang_up(connection.0),
             Effect::PeerReady { connection, server_id, carries, .. } => {
                 let mut bytes = Vec::new();
-                self.nodes[index].as_ref().unwrap().local.encode(&carries, &mut bytes);
+                if self.mutant != Mutant::ForgetsInterest {
+                    self.nodes[index].as_ref().unwrap().local.encode(&carries, &mut bytes);
+                }
                 let end = self.ends.get_mut(&connection.0).expect("a ready connection exists");
                 assert!(end.carries.replace(carries).is_none(), "a connection becomes ready once");
                 end.server_id = server_id;
@@ -268,6 +289,21 @@ impl World {
             // bytes stay as they are here; what is agreed on goes through the same handshake
             | Effect::Compress { .. }
             | Effect::ClusterName(_) => {}
+        }
+    }
+
+    /// Whether a broken server would not say this.
+    fn is_withheld(&self, index: usize, connection: u64, bytes: &[u8]) -> bool {
+        match self.mutant {
+            Mutant::NeverPings => bytes == b"PING\r\n",
+            Mutant::KeepsNews => {
+                let is_registered = self.ends.get(&connection).is_some_and(|end| end.carries.is_some());
+                let own = self.nodes[index].as_ref().map(|node| format!("\"server_id\":\"{}\"", node.id));
+                is_registered
+                    && bytes.starts_with(b"INFO")
+                    && !String::from_utf8_lossy(bytes).contains(&own.unwrap_or_default())
+            }
+            _ => false,
         }
     }
 
@@ -427,6 +463,9 @@ impl World {
         let text = format!("s.{subject}");
         let queue: Option<&[u8]> = queue.then_some(b"workers");
         let Some(news) = node.local.change(ACCOUNTS[account], text.as_bytes(), queue, delta) else { return };
+        if self.mutant == Mutant::KeepsInterest && news == interest::Announcement::Remove {
+            return;
+        }
         let told: Vec<(u64, bool)> = (self.ends.iter())
             .filter(|(_, end)| end.node == index)
             .filter_map(|(id, end)| {
@@ -519,12 +558,13 @@ impl World {
     }
 }
 
-/// One seeded life of a cluster.
-fn live_through(seed: u64) {
+/// One seeded life of a cluster: how it went wrong, if it did.
+fn live_through(seed: u64, mutant: Mutant) -> Result<(), String> {
     let mut script = SmallRng::seed_from_u64(seed ^ 0x5eed);
     let by_name = script.random_bool(0.5);
     let size = script.random_range(3..7usize);
     let mut world = World::new(seed, script.random_range(1..3), by_name);
+    world.mutant = mutant;
     for index in 0..size {
         world.join(index);
         let pause = Duration::from_millis(script.random_range(0..300));
@@ -552,26 +592,55 @@ fn live_through(seed: u64) {
     }
     world.cuts.clear();
     // connections that died in silence are noticed by unanswered pings, at the latest after 90 s
-    let settled = world.settles_within(Duration::from_secs(240));
-    assert!(settled.is_ok(), "seed {seed}: {}", settled.unwrap_err());
+    world.settles_within(Duration::from_secs(240))?;
     // and it stays so, without connections coming and going
     let before = world.next;
     world.run_until(world.now + Duration::from_secs(120));
-    assert_eq!(world.disagreement(), None, "seed {seed}");
+    if let Some(text) = world.disagreement() {
+        return Err(text);
+    }
     let opened = world.next - before;
     let pairs = (world.live().count() * world.live().count()) as u64;
-    assert!(opened <= 2 * pairs, "seed {seed}: {opened} connection ends opened in a settled cluster");
+    match opened <= 2 * pairs {
+        true => Ok(()),
+        false => Err(format!("{opened} connection ends opened in a settled cluster")),
+    }
+}
+
+fn must_live_through(seed: u64) {
+    if let Err(text) = live_through(seed, Mutant::None) {
+        panic!("seed {seed}: {text}");
+    }
 }
 
 #[test]
 fn after_any_history_all_live_servers_agree_on_members_and_interest() {
     if let Ok(seed) = std::env::var("STARLING_SIMULATION_SEED") {
-        return live_through(seed.parse().expect("a number"));
+        return must_live_through(seed.parse().expect("a number"));
     }
     let runs =
-        std::env::var("STARLING_SIMULATION_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(60);
-    for seed in 0..runs {
-        live_through(seed);
+        std::env::var("STARLING_SIMULATION_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(2000);
+    let next = AtomicU64::new(0);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Relaxed);
+            if seed >= runs {
+                return;
+            }
+            must_live_through(seed);
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        (0..threads).for_each(|_| _ = scope.spawn(work));
+    });
+}
+
+#[test]
+fn a_server_that_breaks_the_protocol_is_found_out() {
+    for mutant in [Mutant::ForgetsInterest, Mutant::KeepsInterest, Mutant::KeepsNews, Mutant::NeverPings] {
+        let found = (0..100).find(|seed| live_through(*seed, mutant).is_err());
+        assert!(found.is_some(), "{mutant:?} lived a hundred lives");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The route protocol as scripts: what a peer says, what it hears, what follows.
 
-use cluster::{Authorization, CloseReason, ConnectionId, DialId, Effect, Handled, Identity, Mesh};
-use cluster::{RouteConversation, RouteUrl, Settings};
+use cluster::{Authorization, CloseReason, Compression, ConnectionId, DialId, Effect, Handled, Identity};
+use cluster::{Level, Mesh, RouteConversation, RouteUrl, Settings};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -158,6 +158,19 @@ impl Server {
     fn heard(&mut self, number: u64) -> Vec<String> {
         let text = self.sent.remove(&number).unwrap_or_default();
         text.lines().map(short).collect()
+    }
+
+    fn reload(&mut self, settings: Settings) {
+        self.mesh.reconfigure(settings, None, self.now);
+        self.collect();
+    }
+
+    /// Numbers of the connections closed since the last call.
+    fn ended(&mut self) -> Vec<u64> {
+        let closed = std::mem::take(&mut self.closed);
+        assert!(closed.values().all(|reason| *reason == CloseReason::RouteRemoved), "{closed:?}");
+        closed.keys().for_each(|number| _ = self.routes.remove(number));
+        closed.into_keys().collect()
     }
 
     fn goes(&mut self, number: u64) {
@@ -721,12 +734,126 @@ fn routes_taken_from_the_configuration_are_closed_and_new_ones_dialled() {
     let mut own = server(with_routes(&["nats://10.0.0.2:6222"]));
     own.dial(1);
     own.says(1, &info("NPEER", ""));
-    own.mesh.set_routes(vec![RouteUrl::parse("nats://10.0.0.3:6222").unwrap()], own.now);
-    own.collect();
+    own.reload(with_routes(&["nats://10.0.0.3:6222"]));
     assert_eq!(own.closed[&1], CloseReason::RouteRemoved);
     assert_eq!(own.dials.pop().unwrap().1, "10.0.0.3:6222".parse().unwrap());
     own.wait(30 * SECOND);
     assert!(own.dials.is_empty());
+}
+
+/// A peer that fills its pool: connections 0 to 2, and 3 for the system account.
+fn pooled(settings: Settings) -> Server {
+    let mut own = server(Settings { routes: with_routes(&["nats://10.0.0.2:6222"]).routes, ..settings });
+    for index in 0..4 {
+        own.dial(index);
+        own.says(index, &format!("{}PONG\r\n", info("NPEER", "")));
+        own.heard(index);
+    }
+    own
+}
+
+#[test]
+fn a_reload_renews_the_connections_that_it_concerns_and_no_others() {
+    let mut own = pooled(settings());
+    let routes = own.mesh.settings().routes.clone();
+    let before = Settings { routes, ..settings() };
+    own.reload(before.clone());
+    own.reload(Settings { ping_interval: SECOND, connect_retries: 5, ..before.clone() });
+    assert_eq!(own.ended(), [0; 0], "what is asked for anew each time needs no new connection");
+    // "A" is carried by one place of the pool; its peer has to hear from us where it goes now
+    let place = cluster::interest::pool_index(3, "A") as u64;
+    let pinned = Settings { pinned_accounts: vec!["$SYS".into(), "A".into()], ..before.clone() };
+    own.reload(pinned);
+    assert_eq!(own.ended(), [place]);
+    own.wait(2 * SECOND);
+    let mut sent = Vec::new();
+    for number in [10, 11] {
+        own.dial(number);
+        own.says(number, &format!("{}PONG\r\n", info("NPEER", "")));
+        sent.extend(own.heard(number));
+    }
+    assert!(sent.contains(&"INFO NOWN account=A".to_owned()), "{sent:?}");
+    own.reload(before.clone());
+    assert_eq!(own.ended(), [10, 11], "the account's own goes, and who carries it again is told");
+}
+
+#[test]
+fn another_pool_size_renews_the_pool_and_other_permissions_renew_all() {
+    let mut own = pooled(settings());
+    let before = Settings { routes: own.mesh.settings().routes.clone(), ..settings() };
+    own.reload(Settings { pool_size: 2, ..before.clone() });
+    assert_eq!(own.ended(), [0, 1, 2]);
+    let mut own = pooled(settings());
+    let import = Some(wire::route::SubjectPermission { allow: vec!["a.>".into()], deny: vec![] });
+    own.reload(Settings { permissions: cluster::Permissions { import, export: None }, ..before });
+    assert_eq!(own.ended(), [0, 1, 2, 3]);
+    own.wait(2 * SECOND);
+    own.dial(9);
+    own.says(9, &info("NPEER", ""));
+    assert!(own.routes[&9].is_member(), "and both sides begin anew");
+}
+
+#[test]
+fn no_advertise_may_come_and_go() {
+    let mut own = server(settings());
+    own.member(1, "NPEER", "10.0.0.2:1", ",\"connect_urls\":[\"10.0.0.2:4222\"]");
+    own.reload(Settings { no_advertise: true, ..settings() });
+    assert_eq!(own.urls.last().unwrap().0, ["10.0.0.1:4222"]);
+    own.reload(settings());
+    assert_eq!(own.urls.last().unwrap().0, ["10.0.0.1:4222", "10.0.0.2:4222"]);
+}
+
+#[test]
+fn who_dials_chooses_compression_last_in_plain_and_who_accepts_answers_compressed() {
+    let fast = Settings { compression: Compression::At(Level::Fast), ..settings() };
+    let routes = with_routes(&["nats://10.0.0.2:6222"]).routes;
+    let mut own = server(Settings { routes, ..fast.clone() });
+    own.dial(1);
+    assert_eq!(own.heard(1), ["CONNECT"], "what is chosen depends on the peer");
+    own.says(1, &info("NPEER", ",\"compression\":\"accept\""));
+    assert_eq!(own.heard(1), ["INFO NOWN", "<s2_fast>"]);
+    assert!(own.routes.get_mut(&1).unwrap().is_compressed_from_here());
+    assert!(!own.routes[&1].is_member());
+    own.says(1, &info("NPEER", ",\"compression\":\"s2_fast\""));
+    assert_eq!(own.heard(1), ["INFO NOWN", "<interest>", "PING"]);
+    let mut own = server(fast.clone());
+    own.accept(1, "10.0.0.2:1");
+    own.says(1, CONNECT);
+    own.heard(1);
+    own.says(1, &info("NPEER", ",\"compression\":\"s2_best\""));
+    assert_eq!(own.heard(1), ["<s2_fast>", "INFO NOWN"]);
+    own.says(1, &info("NPEER", ",\"compression\":\"s2_best\",\"route_pool_idx\":1"));
+    assert!(own.routes[&1].is_member());
+    assert_eq!(own.mesh.connections().next().unwrap().compression, "s2_fast");
+    // a level changes where it is, anything else begins anew
+    own.heard(1);
+    own.reload(Settings { compression: Compression::At(Level::Best), ..settings() });
+    assert_eq!((own.heard(1), own.ended()), (vec!["<s2_best>".to_owned()], vec![]));
+    own.reload(Settings { compression: Compression::Off, ..settings() });
+    assert_eq!(own.ended(), [1]);
+    let mut own = server(fast);
+    own.accept(1, "10.0.0.2:1");
+    own.says(1, CONNECT);
+    own.heard(1);
+    own.says(1, &info("NPEER", ",\"compression\":\"zip\""));
+    assert_eq!(own.heard(1), ["-ERR 'unsupported route compression mode \"zip\"'"]);
+    assert_eq!(own.closed[&1], CloseReason::ProtocolViolation);
+}
+
+#[test]
+fn the_level_follows_the_round_trips_that_pings_measure() {
+    let thresholds = [10, 50, 100].map(Duration::from_millis).to_vec();
+    let mut own = server(Settings { compression: Compression::Auto(thresholds), ..settings() });
+    own.accept(1, "10.0.0.2:1");
+    own.says(1, CONNECT);
+    own.says(1, &info("NPEER", ",\"compression\":\"accept\""));
+    own.says(1, &info("NPEER", ",\"compression\":\"s2_fast\""));
+    assert!(own.heard(1).contains(&"<s2_uncompressed>".to_owned()));
+    own.wait(2 * SECOND);
+    assert_eq!(own.heard(1), ["PING"]);
+    // it was asked less than a second and a fifth after the start: this answer took about a second
+    own.says(1, "PONG\r\n");
+    assert_eq!(own.heard(1), ["<s2_best>"]);
 }
 
 #[test]
@@ -743,6 +870,6 @@ fn changed_permissions_of_a_peer_are_news_once() {
 fn a_dial_that_nobody_waits_for_any_more_is_dropped() {
     let mut own = server(with_routes(&["nats://10.0.0.2:6222"]));
     let (dial, _) = own.dials.remove(0);
-    own.mesh.set_routes(Vec::new(), own.now);
+    own.reload(settings());
     assert!(RouteConversation::dialed(&mut own.mesh, dial, ConnectionId(1), own.now).is_none());
 }

@@ -8,7 +8,7 @@ use broker::registry::{MayTell, RouteRules};
 use broker::{Broker, CloseReason, Link};
 use cluster::interest::RoutePermissions;
 use cluster::{Carries, ConnectionId, Effect, Mesh, Permissions};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub struct Hub {
     broker: Arc<Broker>,
     mesh: Mutex<Mesh>,
     links: Mutex<HashMap<ConnectionId, Arc<Link>>>,
-    permissions: Arc<RoutePermissions>,
+    permissions: RwLock<Arc<RoutePermissions>>,
     outside: Box<dyn Outside>,
 }
 
@@ -36,7 +36,7 @@ impl Hub {
     /// # Errors
     /// The mesh's route permissions hold something that is no subject.
     pub fn new(broker: Arc<Broker>, mesh: Mesh, outside: Box<dyn Outside>) -> Result<Hub, cluster::Error> {
-        let permissions = Arc::new(RoutePermissions::new(&mesh.settings().permissions)?);
+        let permissions = RwLock::new(Arc::new(RoutePermissions::new(&mesh.settings().permissions)?));
         Ok(Hub { broker, mesh: Mutex::new(mesh), links: Mutex::default(), permissions, outside })
     }
 
@@ -58,6 +58,21 @@ impl Hub {
         result
     }
 
+    /// Takes over changed settings, see [`Mesh::reconfigure`].
+    ///
+    /// # Errors
+    /// The route permissions hold something that is no subject; then nothing is changed.
+    pub fn reconfigure(
+        &self,
+        settings: cluster::Settings,
+        advertise: Option<(String, u16)>,
+        now: std::time::Duration,
+    ) -> Result<(), cluster::Error> {
+        *self.permissions.write() = Arc::new(RoutePermissions::new(&settings.permissions)?);
+        self.with(|mesh| mesh.reconfigure(settings, advertise, now));
+        Ok(())
+    }
+
     /// Looks at the mesh.
     pub fn with_quietly<R>(&self, look: impl FnOnce(&Mesh) -> R) -> R {
         look(&self.mesh.lock())
@@ -76,15 +91,15 @@ impl Hub {
 
     /// Whether a peer's interest in a filter may be taken (`cluster.permissions.export`).
     pub fn may_take(&self, filter: &[u8]) -> bool {
-        self.permissions.may_take(filter)
+        self.permissions.read().may_take(filter)
     }
 
     /// What may be told to a peer: what we import and what it exports.
     fn may_tell(&self, peer: Permissions) -> Option<MayTell> {
-        if peer == Permissions::default() && self.permissions.allows_all() {
+        let own = self.permissions.read().clone();
+        if peer == Permissions::default() && own.allows_all() {
             return None;
         }
-        let own = self.permissions.clone();
         // subjects that cannot be read allow nothing
         let peer = RoutePermissions::new(&peer).ok();
         Some(Arc::new(move |filter: &[u8]| {

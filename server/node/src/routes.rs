@@ -57,10 +57,11 @@ impl Edge {
     ///
     /// # Errors
     /// The TLS files of the cluster cannot be read, or its permissions hold what is no subject.
-    pub fn new(shared: &Arc<Shared>, settings: &Settings, seed: u64) -> Result<Edge, StartError> {
+    pub fn new(shared: &Arc<Shared>, settings: &Settings) -> Result<Edge, StartError> {
         let (sender, effects) = unbounded_channel();
         let used = Arc::new(Notify::new());
-        let mesh = Mesh::new(mesh_settings(settings), identity(shared, settings), seed);
+        let random = Box::new(rand::rand_core::UnwrapErr(rand::rngs::SysRng));
+        let mesh = Mesh::with_random(mesh_settings(settings), identity(shared, settings), random);
         let name = mesh.cluster_name().to_owned();
         // as nats-server: clients are told of servers once there is another one; from then on always
         shared.update_info(|info| info.cluster = name);
@@ -220,8 +221,10 @@ fn hand_over(
 
 /// Takes over what may change of the cluster's settings while it runs.
 pub fn reconfigure(hub: &Hub, settings: &Settings) {
-    let routes = mesh_settings(settings).routes;
-    hub.with(|mesh| mesh.set_routes(routes, now()));
+    let port = hub.with_quietly(|mesh| mesh.route_port());
+    if let Err(error) = hub.reconfigure(mesh_settings(settings), advertise(settings, port), now()) {
+        tracing::error!("the changed cluster settings are not taken over: {error}");
+    }
 }
 
 fn mesh_settings(settings: &Settings) -> cluster::Settings {
@@ -291,8 +294,6 @@ fn permissions(written: Option<&config::permissions::Permissions>) -> cluster::P
 fn identity(shared: &Shared, settings: &Settings) -> Identity {
     let ports = shared.ports();
     let port = ports.cluster.unwrap_or(0);
-    let advertise = settings.cluster.advertise.as_deref();
-    let advertise = advertise.and_then(|text| config::address::parse_advertise(text, port).ok());
     let info = shared.info();
     Identity {
         server_id: shared.server_id.clone(),
@@ -307,11 +308,17 @@ fn identity(shared: &Shared, settings: &Settings) -> Identity {
         domain: String::new(),
         host: settings.cluster.host.clone(),
         port,
-        advertise,
+        advertise: advertise(settings, port),
         connect_urls: connect_urls(settings, ports.client),
         ws_connect_urls: Vec::new(),
         own_addresses: interfaces().into_iter().map(|ip| SocketAddr::new(ip, port)).collect(),
     }
+}
+
+/// `cluster { advertise }`: where other servers are told to find this one.
+fn advertise(settings: &Settings, port: u16) -> Option<(String, u16)> {
+    let text = settings.cluster.advertise.as_deref()?;
+    config::address::parse_advertise(text, port).ok()
 }
 
 /// `host:port` that clients can use for this server: the advertised one, the configured host, or every address

@@ -170,7 +170,7 @@ impl Server {
         shared.set_ports(ports_of(&listeners));
         set_info(&shared, &settings);
         let edge = match listeners.cluster {
-            Some(_) => Some(routes::Edge::new(&shared, &settings, seed)?),
+            Some(_) => Some(routes::Edge::new(&shared, &settings)?),
             None => None,
         };
         let mut workers = Vec::new();

@@ -15,8 +15,7 @@
 use super::{Connection, Gossip, Mesh};
 use crate::effect::{CloseReason, ConnectionId, DialId, Effect, LogLevel};
 use crate::settings::{RouteUrl, Settings};
-use rand::RngExt;
-use rand::rngs::SmallRng;
+use rand::{Rng, RngExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -138,7 +137,7 @@ impl Dialing {
     /// is configured.
     pub(super) fn claim(
         &mut self,
-        random: &mut SmallRng,
+        random: &mut dyn Rng,
         state: &Connection,
         info: &Info,
         now: Duration,
@@ -563,6 +562,6 @@ fn key_of(url: &RouteUrl) -> SourceKey {
     (url.host.clone(), url.port)
 }
 
-fn random_up_to(random: &mut SmallRng, limit: Duration) -> Duration {
+fn random_up_to(random: &mut dyn Rng, limit: Duration) -> Duration {
     Duration::from_millis(random.random_range(0..=limit.as_millis() as u64))
 }

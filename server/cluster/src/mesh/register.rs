@@ -207,7 +207,7 @@ impl Mesh {
         state.place = Some(place);
         let state = state.clone();
         let (server_id, server_name) = (info.server_id.clone(), info.server_name.clone());
-        let configured = state.target.is_none() && self.dialing.claim(&mut self.random, &state, &info, now);
+        let configured = state.target.is_none() && self.dialing.claim(&mut *self.random, &state, &info, now);
         let first = self.peers.get(&server_id).is_none_or(|peer| peer.first_pooled().is_none());
         let remote_size = usize::try_from(info.route_pool_size).unwrap_or(0).min(POOL_SIZE_MAX);
         let no_pool = remote_size == 0 || self.settings.pool_size == 0;
@@ -220,6 +220,10 @@ impl Mesh {
         peer.solicited |= state.target.is_some();
         peer.explicit |= state.explicit || configured;
         peer.changed_at = now;
+        while peer.slots.len() > size && peer.slots.last() == Some(&None) {
+            // both sides came down to a smaller pool
+            peer.slots.pop();
+        }
         if peer.slots.len() < size {
             peer.slots.resize(size, None);
         }
@@ -231,6 +235,8 @@ impl Mesh {
                 if let Some(slot) = peer.slots.get_mut(index) {
                     *slot = Some(connection);
                 }
+                // a peer that opens its pool anew may have other pinned accounts by now
+                peer.refused.clear();
             }
             (Place::Account, None) => {}
         }
@@ -306,6 +312,9 @@ impl Mesh {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         if !info.route_acc_add_reqid.is_empty() {
             if !info.route_account.is_empty() {
+                if let Some(peer) = self.peers.get_mut(&state.server_id) {
+                    peer.refused.remove(&info.route_account);
+                }
                 // an account moves to connections of its own: the peer waits for this answer before it closes
                 info.route_account.clear();
                 self.send_info(connection, &info);

@@ -1,11 +1,11 @@
-//! Servers of one cluster that compress what they say to each other, seen through real sockets.
+//! What the routes of one cluster are promised: compression, and a reload of their settings. Seen through real sockets.
 
 mod support;
 
 use node::Server;
 use serde_json::json;
 use std::collections::BTreeMap;
-use support::{Peer, eventually, start};
+use support::{Peer, eventually, settings, start};
 
 fn member(name: &str, compression: &str, seed: Option<&Server>) -> Server {
     let routes = seed.map_or_else(String::new, |seed| {
@@ -114,4 +114,56 @@ fn compressed_routes_may_be_encrypted_and_pinned() {
     near.send(format!("PUB big {}\r\n{payload}\r\n", payload.len()));
     assert!(far.until("starling \r\n").ends_with(&format!("MSG big 1 900000\r\n{payload}\r\n")));
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_reload_gives_routes_their_new_settings_and_messages_go_on() {
+    let text = |name: &str, seed: u16, more: &str| {
+        format!(
+            "server_name: {name:?}, accounts: {{A: {{users: [{{user: a, password: a}}]}}}}\n\
+             cluster {{ name: c, listen: \"127.0.0.1:-1\", routes: [\"nats://127.0.0.1:{seed}\"], {more} }}"
+        )
+    };
+    // a server may be its own seed
+    let one = start(
+        "server_name: one, accounts: {A: {users: [{user: a, password: a}]}}\n\
+                     cluster { name: c, listen: \"127.0.0.1:-1\" }",
+    );
+    let seed = one.monitor().varz().cluster.cluster_port;
+    let two = start(&text("two", seed, ""));
+    let routes = |server: &Server| server.monitor().varz().routes;
+    eventually("the mesh closes", || routes(&one) == 4 && routes(&two) == 4);
+    let login = |server: &Server| {
+        let mut peer = Peer::new(server);
+        peer.connect(json!({"user": "a", "pass": "a", "no_responders": true}));
+        peer.until("PONG\r\n");
+        peer
+    };
+    let (mut near, mut far) = (login(&one), login(&two));
+    far.send("SUB open.* 1\r\nSUB closed.* 2\r\n");
+    far.sync();
+    // a request that nobody serves is answered with 503
+    let mut is_heard = |subject: &str| {
+        near.send(format!("PUB {subject} _R 1\r\nx\r\nSUB _R 9\r\nPING\r\n"));
+        let _ = near.until("PONG\r\n");
+        near.send(format!("PUB {subject} _R 1\r\nx\r\nPING\r\n"));
+        !near.until("PONG\r\n").contains("503")
+    };
+    eventually("interest arrives", || is_heard("open.x") && is_heard("closed.x"));
+    for (more, connections) in [
+        ("pool_size: 5", 6),
+        ("accounts: [A]", 5),
+        ("compression: s2_best", 4),
+        ("permissions: {import: \"open.*\", export: \"open.*\"}", 4),
+    ] {
+        for (name, server) in [("one", &one), ("two", &two)] {
+            server.reload(settings(&text(name, seed, more))).unwrap();
+        }
+        eventually(more, || routes(&one) == connections && routes(&two) == connections);
+        eventually(more, || is_heard("open.x") && is_heard("closed.x") != more.starts_with("permissions"));
+        let expected = if more.starts_with("compression") { "s2_best" } else { "off" };
+        eventually(more, || compression(&one).values().all(|mode| mode == expected));
+    }
+    far.send("PUB end 0\r\n\r\n");
+    assert!(far.sync().contains("MSG open.x 1 _R 1\r\nx\r\n"));
 }
