@@ -12,9 +12,10 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
     -Cllvm-args=-sanitizer-coverage-trace-compares"
+# not --locked: the lock file follows the rooms, which change without it
 # with a target named, the flags reach our code and not the build scripts
 RUSTFLAGS="--cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 $(echo $coverage)" \
-    cargo build --quiet --release --locked --target "$host"
+    cargo build --quiet --release --target "$host"
 programs=${CARGO_TARGET_DIR:-target}/$host/release
 if [ "${1:-}" = repeat ]; then
     exec "$programs/$2" "$3"

@@ -289,17 +289,30 @@ impl Link {
 
     /// Pauses `publisher` when this link is congested. A reader that stays congested for longer than
     /// [`STALL_NANOS_MAX`] holds nobody up any more, until half of `pending_bytes_max` waits for it: then, if it
-    /// reads at all, publishers are paused again, so that they are slowed down before it is cut off.
+    /// reads at all, publishers are paused again, so that they are slowed down before it is cut off. Nobody is paused
+    /// while `stalls` is false.
     #[inline]
-    pub fn pause_if_congested(&self, publisher: &Arc<Link>, now_nanos: u64, pending_bytes_max: usize) {
+    pub fn pause_if_congested(
+        &self,
+        publisher: &Arc<Link>,
+        now_nanos: u64,
+        pending_bytes_max: usize,
+        stalls: &std::sync::atomic::AtomicBool,
+    ) {
         if self.output.pending_bytes() >= HIGH_BYTES {
-            self.pause(publisher, now_nanos, pending_bytes_max);
+            self.pause(publisher, now_nanos, pending_bytes_max, stalls);
         }
     }
 
     #[cold]
-    fn pause(&self, publisher: &Arc<Link>, now_nanos: u64, pending_bytes_max: usize) {
-        if std::ptr::eq(self, &**publisher) || publisher.kind == LinkKind::Route {
+    fn pause(
+        &self,
+        publisher: &Arc<Link>,
+        now_nanos: u64,
+        pending_bytes_max: usize,
+        stalls: &std::sync::atomic::AtomicBool,
+    ) {
+        if std::ptr::eq(self, &**publisher) || publisher.kind == LinkKind::Route || !stalls.load(Relaxed) {
             return;
         }
         let mut congestion = self.congestion.lock();

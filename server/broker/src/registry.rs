@@ -8,7 +8,7 @@ use crate::mailbox::{Command, Mailbox};
 use crate::responses::{Tracked, token};
 use parking_lot::RwLock;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, OnceLock};
 
 /// Name of the account of everybody who was given no other.
@@ -35,6 +35,8 @@ pub struct Broker {
     seed: u64,
     /// Bytes that may wait on one link before it is cut off as a slow consumer.
     pub pending_bytes_max: AtomicUsize,
+    /// Publishers wait for slow readers, a moment (not with `no_fast_producer_stall`).
+    pub stalls_publishers: AtomicBool,
     /// Links cut off as slow consumers: clients, routes ([`Broker::count_slow_consumer`]).
     pub slow_consumers: [AtomicU64; 2],
 }
@@ -95,6 +97,7 @@ impl Broker {
             tracked: Tracked::default(),
             next_id: AtomicU64::new(1),
             pending_bytes_max: AtomicUsize::new(64 << 20),
+            stalls_publishers: AtomicBool::new(true),
             slow_consumers: Default::default(),
         })
     }

@@ -294,7 +294,7 @@ fn deliver_bulk(receiver: &Arc<Link>, publisher: &Arc<Link>) {
         Delivered::Closed => {}
         other => panic!("{other:?}"),
     }
-    receiver.pause_if_congested(publisher, 1, usize::MAX);
+    receiver.pause_if_congested(publisher, 1, usize::MAX, &std::sync::atomic::AtomicBool::new(true));
 }
 
 /// A worker leaves a paused link alone until a `Resume` comes: one must be there.

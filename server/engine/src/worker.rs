@@ -396,6 +396,11 @@ impl Worker {
         });
     }
 
+    /// How long a client may be silent before it is sent a PING, in nanoseconds.
+    pub fn ping_interval_nanos(&self) -> u64 {
+        self.settings.client.ping_interval_nanos
+    }
+
     /// Whether any connection is paused: time must then be looked at often.
     pub fn has_paused(&self) -> bool {
         !self.paused.is_empty()

@@ -280,3 +280,25 @@ fn mapping(mapping: &Mapping) -> MappingSource {
     });
     MappingSource { source: mapping.subject.clone(), destinations: destinations.collect() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use config::Config;
+
+    /// The same keys as in `config`'s test of docs/configuration.md.
+    #[test]
+    fn what_is_not_built_is_refused_by_name() {
+        for (text, name) in [
+            ("prof_port: 1", "prof_port"),
+            ("ocsp: true", "ocsp"),
+            ("tls { cert_file: c, key_file: k, ocsp_peer: true }", "tls.ocsp_peer"),
+            ("accounts { A { msg_trace: x } }", "msg_trace"),
+            ("accounts { A { trace_dest: x } }", "msg_trace"),
+        ] {
+            let settings = Settings::from_config(&Config::parse_text(text).unwrap()).unwrap().settings;
+            let refusal = refuse_unbuilt(&settings).unwrap_err().to_string();
+            assert!(refusal.contains(name) && refusal.contains("not supported yet"), "{text}: {refusal}");
+        }
+    }
+}

@@ -103,6 +103,7 @@ impl Reloader {
         let settings = Arc::new(settings);
         *shared.certificates.write() = certificates;
         shared.broker.pending_bytes_max.store(settings.limits.max_pending as usize, Relaxed);
+        shared.broker.stalls_publishers.store(!settings.no_fast_producer_stall, Relaxed);
         for account in &settings.accounts {
             shared.broker.account(&account.name);
         }
@@ -152,6 +153,7 @@ impl Server {
         let seed = seed();
         let broker = Broker::new(mailboxes, seed);
         broker.pending_bytes_max.store(settings.limits.max_pending as usize, Relaxed);
+        broker.stalls_publishers.store(!settings.no_fast_producer_stall, Relaxed);
         broker.account(broker::registry::GLOBAL_ACCOUNT);
         if let Some(account) = table.system_account().and_then(|id| table.account(id)) {
             broker.account(&account.name);

@@ -204,7 +204,8 @@ impl System {
         // what cannot be read gets no answer, as with nats-server
         let Ok(request) = serde_json::from_slice::<ClientRequest>(received.payload) else { return };
         let clients = shared.broker.links().into_iter().filter(|link| link.kind == LinkKind::Client);
-        let link = clients.into_iter().find(|link| link.id == request.cid);
+        // one that is told to go is gone, though its worker may not have forgotten it yet
+        let link = clients.into_iter().find(|link| link.id == request.cid && link.close_reason().is_none());
         self.answer_act(shared, received, |_| act(link));
     }
 

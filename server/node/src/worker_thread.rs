@@ -25,6 +25,15 @@ const TICK_PAUSED: Duration = Duration::from_millis(10);
 /// Each tick looks at this part of the connections, so that all are seen about once a second.
 const TICKS_PER_WALK: usize = 10;
 
+/// How often time is looked at, and after how many looks all connections were seen: oftener than usual where PINGs
+/// come more often than every ten seconds.
+fn pace(ping_interval_nanos: u64) -> (Duration, usize) {
+    let precision = Duration::from_nanos(ping_interval_nanos / 10);
+    let tick = precision.clamp(TICK_PAUSED, TICK);
+    let looks = precision.as_nanos() / tick.as_nanos();
+    (tick, looks.clamp(1, TICKS_PER_WALK as u128) as usize)
+}
+
 /// A connection for a worker to take in.
 pub struct Incoming {
     /// The accepted or opened stream, non-blocking.
@@ -105,6 +114,7 @@ pub struct WorkerThread {
     ready: Vec<u32>,
     overdue: Vec<u32>,
     last_tick_nanos: u64,
+    pace: (Duration, usize),
     /// Reads since the last flush. Over rounds: one publisher that never pauses must not keep back what others wait
     /// for.
     reads_unflushed: usize,
@@ -132,11 +142,12 @@ impl WorkerThread {
             mailbox: shared.broker.mailboxes()[number].clone(),
             number,
             shared,
-            worker,
             sockets: Vec::new(),
             ready: Vec::new(),
             overdue: Vec::new(),
             last_tick_nanos: now_nanos(),
+            pace: pace(worker.ping_interval_nanos()),
+            worker,
             reads_unflushed: 0,
             has_waiting: false,
         }
@@ -154,7 +165,7 @@ impl WorkerThread {
             } else if self.worker.has_paused() {
                 TICK_PAUSED
             } else {
-                TICK
+                self.pace.0
             };
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -335,6 +346,7 @@ impl WorkerThread {
             for (token, reason) in self.worker.reconfigure(settings.clone(), recheck, now_nanos()) {
                 self.apply(token, Progress::Closed(reason));
             }
+            self.pace = pace(self.worker.ping_interval_nanos());
         } else if let Some(CloseOne(link, text, reason)) = what.downcast_ref() {
             if let Some(progress) = self.worker.dismiss(link, text, *reason) {
                 self.apply(link.token, progress);
@@ -412,7 +424,7 @@ impl WorkerThread {
             self.apply(token, Progress::Open);
         }
         self.overdue = overdue;
-        if now.saturating_sub(self.last_tick_nanos) < TICK.as_nanos() as u64 {
+        if now.saturating_sub(self.last_tick_nanos) < self.pace.0.as_nanos() as u64 {
             return;
         }
         self.last_tick_nanos = now;
@@ -421,7 +433,7 @@ impl WorkerThread {
             self.shared.report_rate_limiting();
         }
         let mut closed = Vec::new();
-        self.worker.tick(now, self.sockets.len() / TICKS_PER_WALK + 1, &mut closed);
+        self.worker.tick(now, self.sockets.len() / self.pace.1 + 1, &mut closed);
         for (token, reason) in closed {
             self.apply(token, Progress::Closed(reason));
         }
@@ -441,3 +453,23 @@ fn describe(connection: &rustls::Connection) -> (String, String) {
 
 /// Ends a worker's thread.
 pub struct Stop;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pings_are_at_most_a_tenth_of_their_interval_late() {
+        for (interval_millis, tick_millis, looks) in [
+            (120_000, 100, 10),
+            (10_000, 100, 10),
+            (2_000, 100, 2),
+            (1_000, 100, 1),
+            (100, 10, 1),
+            (1, 10, 1),
+        ] {
+            let expected = (Duration::from_millis(tick_millis), looks);
+            assert_eq!(pace(interval_millis * 1_000_000), expected, "{interval_millis} ms");
+        }
+    }
+}

@@ -178,3 +178,19 @@ fn a_reader_that_stopped_holds_publishers_up_for_a_moment_only_and_is_cut_off() 
     assert!(longest_gap.1 <= 150, "the other reader got nothing for {} ms", longest_gap.1);
     assert!(received > 100_000_000, "{received}");
 }
+
+/// `no_fast_producer_stall`.
+#[test]
+fn publishers_that_may_not_be_stalled_go_on_and_the_slow_reader_is_cut_off() {
+    let mut scene = Scene::new(1);
+    scene.broker.stalls_publishers.store(false, std::sync::atomic::Ordering::Relaxed);
+    let reader = scene.connect(1, "SUB bulk 1\r\n");
+    for _ in 0..1_500 {
+        scene.millisecond();
+        read(&reader, 10_000);
+        if let [(_, reason)] = scene.closed()[..] {
+            return assert_eq!(reason, broker::CloseReason::SlowConsumerPendingBytes);
+        }
+    }
+    panic!("never cut off");
+}

@@ -339,7 +339,7 @@ impl Router {
             link.output.deliver(&*link.transport, &mut rendering, max)
         };
         self.settle(link, delivered);
-        link.pause_if_congested(from, self.now_nanos, self.pending_bytes_max);
+        link.pause_if_congested(from, self.now_nanos, self.pending_bytes_max, &self.broker.stalls_publishers);
     }
 
     pub(super) fn settle(&self, link: &Arc<Link>, delivered: Delivered) {

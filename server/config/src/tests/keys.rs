@@ -4,7 +4,7 @@ use super::{problems, settings};
 use crate::Settings;
 
 /// Keys of the top level with a value that is not the default.
-const TOP: &[(&str, &str)] = &[
+pub(super) const TOP: &[(&str, &str)] = &[
     ("listen", "127.0.0.1:5000"),
     ("client_advertise", "h:1"),
     ("port", "5000"),
@@ -103,7 +103,7 @@ const TOP: &[(&str, &str)] = &[
 ];
 
 /// Keys of features that are not built.
-const NOT_YET: &[(&str, &str)] = &[
+pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("jetstream", "{store_dir: x}"),
     ("jetstream", "enabled"),
     ("jetstream", "true"),
@@ -116,7 +116,7 @@ const NOT_YET: &[(&str, &str)] = &[
     ("ocsp_cache", "true"),
 ];
 
-const CLUSTER: &[(&str, &str)] = &[
+pub(super) const CLUSTER: &[(&str, &str)] = &[
     ("name", "n"),
     ("listen", "h:1"),
     ("port", "1"),
@@ -140,7 +140,7 @@ const CLUSTER: &[(&str, &str)] = &[
     ("write_timeout", "close"),
 ];
 
-const AUTHORIZATION: &[(&str, &str)] = &[
+pub(super) const AUTHORIZATION: &[(&str, &str)] = &[
     ("user", "u"),
     ("username", "u"),
     ("pass", "p"),
@@ -156,7 +156,7 @@ const AUTHORIZATION: &[(&str, &str)] = &[
     ("proxy_required", "true"),
 ];
 
-const PERMISSIONS: &[(&str, &str)] = &[
+pub(super) const PERMISSIONS: &[(&str, &str)] = &[
     ("pub", "a"),
     ("publish", "[a]"),
     ("import", "{allow: a}"),
@@ -167,7 +167,7 @@ const PERMISSIONS: &[(&str, &str)] = &[
     ("allow_responses", "{max: 5, expires: \"1m\"}"),
 ];
 
-const TLS: &[(&str, &str)] = &[
+pub(super) const TLS: &[(&str, &str)] = &[
     ("cert_file", "a, key_file: b"),
     ("key_file", "b, cert_file: a"),
     ("ca_file", "a"),
@@ -189,7 +189,7 @@ const TLS: &[(&str, &str)] = &[
     ("min_version", "\"1.3\""),
 ];
 
-const ACCOUNT: &[(&str, &str)] = &[
+pub(super) const ACCOUNT: &[(&str, &str)] = &[
     ("nkey", "AB5UKNPVHDWBP5WODG742274I3OGY5FM3CBIFCYI4OFEH7Y23GNZPXFE"),
     ("imports", "[{stream: {account: E, subject: a}}]"),
     ("exports", "[{service: a, allow_trace: true, account_token_position: 1}]"),

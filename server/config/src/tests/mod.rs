@@ -2,6 +2,7 @@
 
 mod arbitrary;
 mod diff;
+mod documented;
 mod keys;
 mod refusals;
 
