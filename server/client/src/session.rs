@@ -315,6 +315,8 @@ impl Client {
             context.router.push_protocol(&self.link, context.reply);
             context.reply.clear();
         }
+        // whoever gets a message may ask at once how many there were
+        self.publish_counters(context.now_nanos);
         context.router.finish(&self.link, read);
     }
 
