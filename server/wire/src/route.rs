@@ -397,7 +397,8 @@ fn parse_message<'a>(
     }
     // what follows the reply (or the sizes) can be forwarded as it stands if a client could have written it so
     let single = |from: &Range<usize>, to: &Range<usize>| from.end + 1 == to.start && buf[from.end] == b' ';
-    let verbatim = line.end + 2 == line.next
+    let verbatim = buf[subject.end] == b' '
+        && line.end + 2 == line.next
         && total.end == line.end
         && (form == Form::Plain || single(&sizes, &total))
         && (reply.is_empty() || single(&reply, &sizes))
