@@ -316,8 +316,8 @@ impl ChaosArguments {
         }
         stage.publish();
         for Victim { target, folder, .. } in &scene.victims {
-            crate::process::eventually("the clients in pods publish", Duration::from_secs(60), || {
-                for head in ["rust-n1", "go-n2"] {
+            crate::process::eventually("all clients publish", Duration::from_secs(60), || {
+                for head in ["rust-n1", "go-n2", "outside-0", "outside-1", "outside-2"] {
                     let logs = std::fs::read_dir(folder)?.flatten();
                     let mut own = logs.filter(|log| log.file_name().to_string_lossy().starts_with(head));
                     let text = std::fs::read_to_string(own.next().context("no log")?.path())?;

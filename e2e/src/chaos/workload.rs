@@ -143,7 +143,7 @@ async fn connect(plan: &Plan, log: &Log) -> Result<Client> {
     let client = loop {
         match options().connect(&servers[..]).await {
             Ok(client) => break client,
-            Err(_) if attempts < 20 => attempts += 1,
+            Err(_) if attempts < 100 => attempts += 1,
             Err(error) => return Err(error).with_context(|| plan.servers.join(",")),
         }
         sleep(Duration::from_millis(200)).await;
