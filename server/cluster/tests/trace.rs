@@ -626,6 +626,42 @@ fn with_no_advertise_client_urls_stay_at_home() {
 }
 
 #[test]
+fn others_are_told_the_advertised_address_in_place_of_the_one_that_is_listened_on() {
+    let mut own = server(settings());
+    own.mesh.reconfigure(settings(), Some(("broker.example".into(), 7222)), own.now);
+    own.accept(1, "10.0.0.2:40000");
+    let text = own.sent.remove(&1).unwrap();
+    let info = Info::decode(text.strip_prefix("INFO ").unwrap().trim().as_bytes()).unwrap();
+    assert_eq!(
+        (info.host.as_str(), info.port, info.ip.as_str()),
+        ("broker.example", 7222, "nats-route://broker.example:7222/")
+    );
+}
+
+#[test]
+fn a_server_known_by_gossip_is_dialled_every_second_only_as_often_as_connect_retries_says() {
+    let pauses = |connect_retries| {
+        let mut own = server(Settings { connect_retries, ..settings() });
+        own.member(1, "NA", "10.0.0.2:40000", "");
+        own.says(1, &info("NB", ",\"ip\":\"nats-route://10.0.0.3:6222/\",\"gossip_mode\":1"));
+        own.wait(3 * SECOND);
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            own.dial_fails();
+            let start = own.now;
+            while own.dials.is_empty() {
+                own.wait(SECOND / 10);
+            }
+            pauses.push((own.now - start).as_secs_f64().round() as u64);
+        }
+        pauses
+    };
+    assert_eq!(pauses(4)[..4], [1; 4]);
+    assert!(pauses(4)[4] >= 4, "{:?}", pauses(4));
+    assert!(pauses(0)[2] >= 3, "{:?}", pauses(0));
+}
+
+#[test]
 fn a_silent_peer_is_pinged_and_given_up() {
     let mut own = server(settings());
     own.member(1, "NPEER", "10.0.0.2:1", "");
