@@ -704,20 +704,3 @@ fn the_same_seed_gives_the_same_life() {
     assert_eq!(trace(3), trace(3));
     assert_ne!(trace(3), trace(4));
 }
-
-/// What a mesh of some size costs to form, all servers but the seed starting at once. Run by hand:
-/// `cargo test --release -p starling-cluster --test simulation -- --ignored --nocapture formation`.
-#[test]
-#[ignore = "measures, proves nothing"]
-fn formation_by_size() {
-    for size in [10, 20, 40, 60] {
-        let mut world = World::new(5, 1, false);
-        (0..size).for_each(|index| world.join(index));
-        let took = world.settles_within(Duration::from_secs(300)).unwrap();
-        let ends = world.ends.len();
-        eprintln!(
-            "{size} servers: {took:?}, {} bytes sent, {ends} connection ends, {} opened",
-            world.sent_bytes, world.next
-        );
-    }
-}
