@@ -200,7 +200,7 @@ impl Scene {
         self.victims.iter().for_each(|victim| victim.log.note(What::Truth { servers: None }));
     }
 
-    /// Tells the checker that a node is out of reach, from now on until `reachable`.
+    /// Tells the checker that routes to a node may be lost, from now on until `reachable`.
     fn unreachable(&self, node: &str) -> Result<()> {
         self.nobody_knows();
         for victim in &self.victims {
@@ -218,7 +218,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Nothing is out of reach any more.
+    /// All nodes are in reach again.
     pub fn reachable(&self) {
         self.victims.iter().for_each(|victim| victim.log.note(What::Healed));
     }
@@ -340,14 +340,17 @@ impl Scene {
         Ok(Done::now(format!("{} packets to {node} dropped", dropped.unwrap_or(0))))
     }
 
-    /// The kernel here has no netem; a queue before a slow link delays as a congested one does.
+    /// The kernel here has no netem; a queue before a slow link delays as a congested one does. The link takes less than
+    /// is sent, so servers give up routes over it as too slow, and what waits for these is lost.
     fn network_delay(&mut self) -> Result<Done> {
         let (node, long) = (self.node(), self.seconds(10, 20));
+        self.unreachable(&node)?;
         let shape = ["tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "400kbit", "burst", "4kb"];
         self.arena.in_node(&node, &[&shape[..], &["latency", "600ms"]].concat())?;
         sleep(long);
         let listed = self.arena.in_node(&node, &["tc", "-s", "qdisc", "show", "dev", "eth0"])?;
         self.arena.in_node(&node, &["tc", "qdisc", "del", "dev", "eth0", "root"])?;
+        self.reachable();
         let waited = listed
             .split_once("overlimits ")
             .and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok());

@@ -182,12 +182,18 @@ impl History {
         life
     }
 
+    /// When a client that was killed noted its last event. One that comes back after that has another name.
+    pub(super) fn died(&self, client: &str) -> Option<Micros> {
+        let life = self.lives.get(client)?;
+        (life.closed.is_none() && life.last + QUIET_MICROS < self.end).then_some(life.last)
+    }
+
     /// Whether one connection of the client held all the time between two moments.
     pub(super) fn steady(&self, client: &str, from: Micros, to: Micros) -> bool {
         let Some(life) = self.lives.get(client) else { return false };
-        let lived_to_the_end = life.closed.is_some() || life.last + QUIET_MICROS >= self.end;
-        let end = if lived_to_the_end { self.end } else { life.last };
-        let to = if lived_to_the_end { to.min(self.end) } else { to };
+        let died = self.died(client);
+        let end = died.unwrap_or(self.end);
+        let to = if died.is_none() { to.min(self.end) } else { to };
         let at = life.connections.partition_point(|connection| connection.from <= from);
         let Some(connection) = at.checked_sub(1).and_then(|at| life.connections.get(at)) else {
             return false;

@@ -85,6 +85,8 @@ fn subscription(
 ) {
     let nothing = BTreeMap::new();
     let received = history.received.get(&(client.to_owned(), filter.to_owned())).unwrap_or(&nothing);
+    // Nothing is owed to a client that is no more.
+    let until = history.died(client).map_or(Micros::MAX, |died| died + rules.unnoticed);
     for (stream, times) in history.published.iter().filter(|((_, subject), _)| matches(filter, subject)) {
         let arrivals = received.get(stream).map_or(&[][..], Vec::as_slice);
         // What was under way when its publisher changed its server, or when the way was cut, might also have been lost.
@@ -107,7 +109,7 @@ fn subscription(
         }
         for (number, published) in times.iter().enumerate() {
             let Some(published) = *published else { continue };
-            if seen[number] > 0 || published < since + rules.settle {
+            if seen[number] > 0 || published < since + rules.settle || published > until {
                 continue;
             }
             let excused = excused(history, rules, &stream.0, client, published);

@@ -225,6 +225,14 @@ fn a_client_that_was_killed_excuses_what_it_could_not_get() {
 }
 
 #[test]
+fn nothing_is_owed_to_a_client_that_was_killed() {
+    let killed = PEACE.replace("60000 closed a", "30000 received a fan.> fan.p p 0");
+    let lost = |at: u32| run(&format!("{killed}\n29999 published p fan.p 0\n{at} published p fan.p 1"));
+    assert_eq!(lost(31000).tally(0, 60_000_000).lost_allowed, 1, "it was not known yet");
+    assert_eq!(lost(41000).findings, []);
+}
+
+#[test]
 fn the_worst_gap_is_the_longest_silence_that_overlaps_a_stretch() {
     let report = run(&format!(
         "{PEACE}
