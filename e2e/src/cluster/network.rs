@@ -49,7 +49,11 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        self.machines.clear();
+        // With its holder's end a namespace goes, and its cable with it, but when is up to the kernel: the next network's
+        // cables have the same names.
+        for machine in self.machines.drain(..) {
+            let _ = ip(&format!("link del {}", machine.port));
+        }
         let _ = ip("link del starling");
     }
 }

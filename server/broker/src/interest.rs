@@ -289,6 +289,8 @@ impl Interest {
             self.subscriptions.shrink_to_fit();
             self.free.retain(|number| (*number as usize) < end);
             self.free.shrink_to_fit();
+            self.filters.truncate(self.filters.iter().rposition(|f| f.first != NONE).map_or(0, |i| i + 1));
+            self.filters.shrink_to_fit();
             self.trim_at = 0;
         } else {
             // A look in vain passes over every free record at the end: the next is due when half of what is left has
@@ -511,6 +513,8 @@ mod tests {
                 assert!(interest.remove(*number, true).is_some());
             }
         }
-        assert!(interest.subscriptions.capacity() <= 4096, "{}", interest.subscriptions.capacity());
+        let kept = [interest.subscriptions.capacity(), interest.free.capacity(), interest.filters.capacity()];
+        assert!(kept.iter().all(|capacity| *capacity <= 4096), "{kept:?}");
+        assert_eq!(interest.insert(b"unit.1", None, b"1", 0, true).1.map(|change| change.members), Some(1));
     }
 }
