@@ -125,6 +125,20 @@ impl Server {
         address
     }
 
+    /// Seconds from a dial that fails to the next, so many times.
+    fn pauses(&mut self, times: usize) -> Vec<u64> {
+        let pauses = (0..times).map(|_| {
+            self.dial_fails();
+            let start = self.now;
+            while self.dials.is_empty() {
+                self.wait(SECOND / 10);
+            }
+            // up to a fifth earlier, by chance
+            (self.now - start).as_secs_f64().round() as u64
+        });
+        pauses.collect()
+    }
+
     fn resolve(&mut self, addresses: &[&str]) {
         let name = self.resolves.remove(0);
         let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
@@ -645,16 +659,7 @@ fn a_server_known_by_gossip_is_dialled_every_second_only_as_often_as_connect_ret
         own.member(1, "NA", "10.0.0.2:40000", "");
         own.says(1, &info("NB", ",\"ip\":\"nats-route://10.0.0.3:6222/\",\"gossip_mode\":1"));
         own.wait(3 * SECOND);
-        let mut pauses = Vec::new();
-        for _ in 0..5 {
-            own.dial_fails();
-            let start = own.now;
-            while own.dials.is_empty() {
-                own.wait(SECOND / 10);
-            }
-            pauses.push((own.now - start).as_secs_f64().round() as u64);
-        }
-        pauses
+        own.pauses(5)
     };
     assert_eq!(pauses(4)[..4], [1; 4]);
     assert!(pauses(4)[4] >= 4, "{:?}", pauses(4));
@@ -732,17 +737,7 @@ fn dials_are_bounded_in_number_and_rate() {
 fn connect_backoff_doubles_the_pause_up_to_half_a_minute() {
     let pauses = |connect_backoff| {
         let mut own = server(Settings { connect_backoff, ..with_routes(&["nats://10.0.0.2:6222"]) });
-        let mut pauses = Vec::new();
-        for _ in 0..7 {
-            own.dial_fails();
-            let start = own.now;
-            while own.dials.is_empty() {
-                own.wait(SECOND / 10);
-            }
-            // up to a fifth earlier, by chance
-            pauses.push((own.now - start).as_secs_f64().round() as u64);
-        }
-        pauses
+        own.pauses(7)
     };
     assert!(pauses(false).iter().all(|pause| *pause <= 1), "{:?}", pauses(false));
     let slow = pauses(true);
