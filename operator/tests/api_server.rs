@@ -1,5 +1,7 @@
 //! What the operator writes to an API server, by a scripted one: the promises about other people's objects.
 
+mod support;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,10 +13,10 @@ use operator::apply::{self, ApplyError};
 use operator::build::config::{Generation, Placement, Reload, render};
 use operator::build::{self, SystemSecret};
 use operator::certificates::{Asked, State, issue};
-use operator::crd::NatsCluster;
 use operator::rollout::Observed;
-use operator::validate::{Cluster, Defaults, SelfSigned, validate};
+use operator::validate::{Cluster, SelfSigned};
 use serde_json::{Value, json};
+use support::cluster;
 
 /// An API server that holds objects by path, and notes every request.
 #[derive(Clone, Default)]
@@ -87,15 +89,6 @@ impl Script {
 
 fn failure(code: u16, reason: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason, "reason": reason, "code": code})
-}
-
-fn cluster(spec: Value) -> Cluster {
-    let object: NatsCluster = serde_json::from_value(json!({
-        "apiVersion": "starling.dev/v1alpha1", "kind": "NatsCluster",
-        "metadata": {"name": "orders", "namespace": "shop", "uid": "ours"}, "spec": spec,
-    }))
-    .expect("a NatsCluster");
-    validate(&object, &Defaults::default()).expect("valid")
 }
 
 fn resources(cluster: &Cluster) -> build::Resources {

@@ -1,22 +1,14 @@
 //! Which change reaches running servers, how the operator gets in, and what a refused one leaves behind.
 
+mod support;
+
 use nkeys::KeyPair;
 use operator::build::config::{
     Fragment, Generation, Placement, Refused, Reload, Rendered, reload_by_request, render,
 };
 use operator::build::{self, SystemSecret};
-use operator::crd::NatsCluster;
-use operator::validate::{Cluster, Defaults, validate};
 use serde_json::{Value, json};
-
-fn cluster(spec: Value) -> Cluster {
-    let object: NatsCluster = serde_json::from_value(json!({
-        "apiVersion": "starling.dev/v1alpha1", "kind": "NatsCluster",
-        "metadata": {"name": "orders", "namespace": "shop", "uid": "ours"}, "spec": spec,
-    }))
-    .expect("a NatsCluster");
-    validate(&object, &Defaults::default()).expect("valid")
-}
+use support::cluster;
 
 fn rendered_with(spec: Value, key: &str, fragments: &[Fragment]) -> Rendered {
     let cluster = cluster(spec);
