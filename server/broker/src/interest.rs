@@ -289,8 +289,6 @@ impl Interest {
             self.subscriptions.shrink_to_fit();
             self.free.retain(|number| (*number as usize) < end);
             self.free.shrink_to_fit();
-            self.filters.truncate(self.filters.iter().rposition(|f| f.first != NONE).map_or(0, |i| i + 1));
-            self.filters.shrink_to_fit();
             self.trim_at = 0;
         } else {
             // A look in vain passes over every free record at the end: the next is due when half of what is left has
