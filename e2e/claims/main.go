@@ -177,7 +177,7 @@ func main() {
 		fmt.Println("live", err)
 	}
 	_ = live
-	ac.Revoke(pub(ukp))
+	ac.RevokeAt(pub(ukp), time.Now().Add(time.Minute))
 	ask("push revocation", "$SYS.REQ.CLAIMS.UPDATE", []byte(must(ac.Encode(okp))))
 	for i := 0; i < 2; i++ {
 		select {

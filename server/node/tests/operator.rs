@@ -32,7 +32,7 @@ fn a_user_with_a_token_and_the_key_to_it_is_let_in_to_its_account() {
 fn forged_expired_revoked_and_replayed_logins_are_refused() {
     let world = World::default();
     let revoked = KeyPair::new_user();
-    let nats = json!({"revocations": {revoked.public_key(): now_seconds()}});
+    let nats = json!({"revocations": {revoked.public_key(): now_seconds() + 60}});
     let server = start(&world.config("MEMORY", &[(&world.account, &world.account_token(nats))]));
     let refused = |what: &str, jwt: &str, key: &KeyPair| {
         let mut peer = Peer::new(&server);
@@ -69,13 +69,13 @@ fn forged_expired_revoked_and_replayed_logins_are_refused() {
 #[test]
 fn users_and_accounts_that_expire_are_sent_away() {
     let world = World::default();
-    let account = world.account_token_of(&world.account, json!({}), json!({"exp": now_seconds() + 3}));
+    let account = world.account_token_of(&world.account, json!({}), json!({"exp": now_seconds() + 4}));
     let server = start(&world.config("MEMORY", &[(&world.account, &account)]));
     let mut long = Peer::new(&server);
     long.login(&world.user_token(json!({}), json!({})), &world.user);
     long.until("PONG\r\n");
     let mut short = Peer::new(&server);
-    short.login(&world.user_token(json!({}), json!({"exp": now_seconds() + 1})), &world.user);
+    short.login(&world.user_token(json!({}), json!({"exp": now_seconds() + 2})), &world.user);
     short.until("PONG\r\n");
     assert_eq!(short.until_closed(), "-ERR 'User Authentication Expired'\r\n");
     assert!(long.until_closed().ends_with("-ERR 'Account Authentication Expired'\r\n"));
@@ -101,7 +101,7 @@ fn a_reload_with_another_account_token_reaches_clients_that_are_in() {
     staying.send("SUB a 1\r\nSUB b 2\r\n");
     staying.sync();
     let nats = json!({
-        "revocations": {revoked.public_key(): now_seconds() + 1},
+        "revocations": {revoked.public_key(): now_seconds() + 60},
         "default_permissions": {"sub": {"allow": ["a"]}}
     });
     server.reload(settings(&config(nats))).unwrap();

@@ -125,7 +125,7 @@ fn a_pushed_token_reaches_clients_that_are_in() {
     let mut inside = Peer::new(&server);
     inside.login(&world.user_token(json!({}), json!({})), &world.user);
     inside.until("PONG\r\n");
-    let nats = json!({"revocations": {world.user.public_key(): now_seconds() + 1}});
+    let nats = json!({"revocations": {world.user.public_key(): now_seconds() + 60}});
     let update = format!("$SYS.REQ.ACCOUNT.{}.CLAIMS.UPDATE", world.account.public_key());
     assert_eq!(admin.ask_document(&update, &world.account_token(nats))["data"]["code"], 200);
     assert!(inside.until_closed().ends_with("-ERR 'User Authentication Revoked'\r\n"));
@@ -172,7 +172,7 @@ fn a_server_with_tokens_in_memory_takes_pushed_ones_for_accounts_in_use() {
     let server = start(&world.config("MEMORY", &[(&world.account, &world.account_token(json!({})))]));
     let mut admin = Administrator::new(&world, &server);
     let update = format!("$SYS.REQ.ACCOUNT.{}.CLAIMS.UPDATE", world.account.public_key());
-    let nats = json!({"revocations": {"*": now_seconds() + 1}});
+    let nats = json!({"revocations": {"*": now_seconds() + 60}});
     let token = world.account_token(nats);
     assert_eq!(admin.ask_document(&update, &token)["data"]["message"], "jwt update skipped");
     assert!(lets_in(&server, &world.account));
