@@ -319,14 +319,6 @@ impl Statistics {
     }
 }
 
-/// What a server reads of another's [`Statistics`]: that it is there.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct PeerStatistics {
-    /// The other server.
-    pub server: ServerInfo,
-}
-
 /// What a server reads of another's [`AccountConnections`], to hold the limits of an account over the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -411,10 +403,6 @@ mod tests {
         let read: PeerAccountConnections = serde_json::from_slice(&compact(&sent)).unwrap();
         assert_eq!(read.server, sent.server);
         assert_eq!((read.account.as_str(), read.client_connections, read.leafnode_connections), ("A", 3, 1));
-        // A nats-server with JetStream, shortened: unknown fields and missing ones.
-        let other = br#"{"server":{"name":"b","id":"NB","flags":3,"seq":9,"time":"2026-11-21T10:45:00Z"},"statsz":{}}"#;
-        let read: PeerStatistics = serde_json::from_slice(other).unwrap();
-        assert_eq!((read.server.id.as_str(), read.server.seq, read.server.flags), ("NB", 9, 3));
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Compression {
         receive: impl Fn(&mut [u8]) -> io::Result<Option<usize>>,
     ) -> io::Result<Option<usize>> {
         let mut reading = self.reading.lock();
-        let mut received = vec![0; RECEIVED_BYTES];
+        let mut received = [0; RECEIVED_BYTES];
         let mut filled = 0;
         loop {
             let plain = reading.read(&mut room[filled..]);

@@ -107,8 +107,18 @@ impl Edge {
                 tracing::info!("Cluster name updated to {name}");
                 shared.update_info(|info| info.cluster = name);
             }
-            Effect::PeerJoined { server_name, .. } => tracing::debug!("server {server_name} joined"),
-            Effect::PeerLeft { server_name, .. } => tracing::debug!("server {server_name} left"),
+            Effect::PeerJoined { server_name, .. } => {
+                tracing::debug!("server {server_name} joined");
+                if let Some(system) = shared.system() {
+                    system.handle_peer_joined();
+                }
+            }
+            Effect::PeerLeft { server_name, server_id } => {
+                tracing::debug!("server {server_name} left");
+                if let Some(system) = shared.system() {
+                    system.handle_peer_left(server_id);
+                }
+            }
             Effect::Log { connection, level, text } => {
                 let of = connection.map(|c| format!("rid:{} - ", c.0)).unwrap_or_default();
                 match level {

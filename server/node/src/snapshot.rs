@@ -326,7 +326,7 @@ impl Source for Shared {
                     pending_bytes: link.output.pending_bytes(),
                 })
                 .collect(),
-            active_servers: self.system().map_or(0, |system| system.peers()) + 1,
+            active_servers: self.hub.get().map_or(0, |hub| hub.with_quietly(|mesh| mesh.peers().count())) + 1,
             threads: self.broker.mailboxes().len(),
             ..ServerStatistics::default()
         }

@@ -23,7 +23,7 @@ use monitor::statsz::Schedule;
 use parking_lot::Mutex;
 use peers::Peers;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 /// The system account of a running server.
@@ -39,6 +39,8 @@ pub struct System {
     pace: Mutex<Pace>,
     /// Accounts that had a connection here: their peers were asked, their heartbeat runs.
     tracked: Mutex<HashSet<String>>,
+    /// A new member is about to be told of this server.
+    greets: AtomicBool,
     seed: u64,
 }
 
@@ -61,6 +63,7 @@ impl System {
             peers: Peers::default(),
             pace: Mutex::default(),
             tracked: Mutex::default(),
+            greets: AtomicBool::new(false),
             seed,
         });
         for subject in request::subjects(&system.server_id) {

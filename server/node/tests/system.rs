@@ -223,6 +223,20 @@ fn a_cluster_answers_as_one() {
     });
 }
 
+/// Each server's numbers name all of its routes: told to each other server, they are most of what an idle mesh sends.
+#[test]
+fn servers_do_not_ask_each_other_for_their_numbers() {
+    let (alpha, _beta) = cluster();
+    let mut system = login(&alpha, "sys", "s");
+    let mut subscribers = |subject: &str| {
+        let request = format!(r#"{{"server_name":"alpha","subscriptions":true,"test":"{subject}"}}"#);
+        let answer = ask(&mut system, "$SYS.REQ.SERVER.PING.SUBSZ", &request);
+        answer["data"]["total"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+    };
+    assert_eq!(subscribers("$SYS.SERVER.X.SHUTDOWN"), 1, "its own subscription");
+    assert_eq!(subscribers("$SYS.SERVER.X.STATSZ"), 0);
+}
+
 #[test]
 fn the_connections_of_an_account_are_limited_over_the_cluster() {
     let (alpha, beta) = cluster();

@@ -79,7 +79,7 @@ impl System {
     }
 
     /// From the first connection of an account here on: asks the other servers for theirs.
-    fn track(self: &Arc<Self>, shared: &Shared, account: &str) {
+    pub(super) fn track(self: &Arc<Self>, shared: &Shared, account: &str) {
         if account == GLOBAL_ACCOUNT || !self.tracked.lock().insert(account.to_owned()) {
             return;
         }
@@ -106,7 +106,7 @@ impl System {
         });
     }
 
-    fn tell_connections(&self, shared: &Shared, account: &str) {
+    pub(super) fn tell_connections(&self, shared: &Shared, account: &str) {
         if !self.counts(account) {
             return;
         }
@@ -153,6 +153,7 @@ impl System {
         let system = self.clone();
         self.client.internal().at(later(wait), move |now_nanos| {
             let Some(shared) = system.shared.upgrade() else { return };
+            system.forget_silent_peers(now_nanos);
             system.broadcast_statistics(&shared, now_nanos);
             let next = system.pace.lock().schedule.advance();
             system.broadcast_in(next);

@@ -1,19 +1,26 @@
-//! The other servers as the system account shows them: who is there, and how many connections of each account.
+//! The other servers as the system account shows them: how many connections of each account they have.
+//!
+//! Who is a member is the mesh's knowledge. nats-server learns it from what each server tells of itself every ten
+//! seconds (`$SYS.SERVER.ID.STATSZ`, which names all routes): asked for by each server, idle traffic would grow with the
+//! cube of their number. So it is told to those who ask for it, and servers of ours do not.
 
-use super::System;
+use super::{System, later};
 use crate::shared::Shared;
 use crate::surplus;
 use engine::Received;
-use monitor::events::{PeerAccountConnections, PeerStatistics, ServerInfo};
+use monitor::events::{ACCOUNT_CONNECTIONS_INTERVAL, PeerAccountConnections};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// A server that has not told its numbers for so long is gone (nats-server: five broadcasts).
-const SILENCE_MAX: Duration = Duration::from_secs(50);
-/// Servers that are remembered.
+/// A server that has not repeated its connections for so long has none: it is gone, and was no member (behind a
+/// gateway of another server), or what it told came after its end.
+const SILENCE_MAX: Duration = ACCOUNT_CONNECTIONS_INTERVAL.saturating_mul(3);
+/// From a new member until it is told of this server: many may join at once, and its interest has to come first.
+const GREETING_DELAY: Duration = Duration::from_secs(1);
+/// Servers whose connections are remembered.
 const PEERS_MAX: usize = 4096;
 
 /// What is known of the other servers, by id.
@@ -22,29 +29,18 @@ pub(super) struct Peers(Mutex<HashMap<String, Peer>>);
 
 #[derive(Default)]
 struct Peer {
-    sequence: u64,
     heard_nanos: u64,
     /// Connections by account.
     connections: HashMap<String, u32>,
 }
 
 impl Peers {
-    /// Notes that a server was heard; `true` when it is new.
-    fn hear(&self, server: &ServerInfo, now_nanos: u64) -> bool {
-        let mut peers = self.0.lock();
-        let is_new = !peers.contains_key(&server.id);
-        if is_new && peers.len() >= PEERS_MAX {
-            return false;
-        }
-        let peer = peers.entry(server.id.clone()).or_default();
-        (peer.sequence, peer.heard_nanos) = (peer.sequence.max(server.seq), now_nanos);
-        is_new
-    }
-
     /// Notes connections of an account; the sum over all servers.
-    fn count(&self, server: &str, account: &str, connections: u32) -> u32 {
+    fn count(&self, server: &str, account: &str, connections: u32, now_nanos: u64) -> u32 {
         let mut peers = self.0.lock();
-        if let Some(peer) = peers.get_mut(server) {
+        if peers.len() < PEERS_MAX || peers.contains_key(server) {
+            let peer = peers.entry(server.to_owned()).or_default();
+            peer.heard_nanos = now_nanos;
             match connections {
                 0 => peer.connections.remove(account),
                 connections => peer.connections.insert(account.to_owned(), connections),
@@ -67,20 +63,10 @@ impl Peers {
         let peers = self.0.lock();
         peers.iter().filter(|(_, peer)| peer.heard_nanos < since).map(|(id, _)| id.clone()).collect()
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.lock().len()
-    }
 }
 
 impl System {
-    /// Servers that are known besides this one.
-    pub fn peers(&self) -> usize {
-        self.peers.len()
-    }
-
     pub(super) fn listen_to_peers(self: &Arc<Self>) {
-        self.listen("$SYS.SERVER.*.STATSZ", false, |system, received| system.hear(received));
         for subject in ["$SYS.SERVER.*.SHUTDOWN", "$SYS.SERVER.*.LAMEDUCK"] {
             self.listen(subject, false, |system, received| {
                 if let Some(id) = received.subject.split('.').nth(2) {
@@ -94,20 +80,35 @@ impl System {
         }
     }
 
-    fn hear(&self, received: &Received<'_>) {
-        let Ok(statistics) = serde_json::from_slice::<PeerStatistics>(received.payload) else { return };
-        let server = statistics.server;
-        // an answer without a server says nothing, and the server's own name is not news
-        if server.id.is_empty() || server.id == self.server_id {
+    /// A server became a member: it is told of this one and of its connections, if it wants to hear. Any thread.
+    pub fn handle_peer_joined(self: &Arc<Self>) {
+        if self.greets.swap(true, Relaxed) {
             return;
         }
-        let is_new = self.peers.hear(&server, received.now_nanos);
-        for id in self.peers.silent(received.now_nanos) {
+        let system = self.clone();
+        self.client.internal().at(later(GREETING_DELAY), move |now_nanos| {
+            system.greets.store(false, Relaxed);
+            let Some(shared) = system.shared.upgrade() else { return };
+            system.broadcast_statistics(&shared, now_nanos);
+            // also of accounts that nobody asked about when their clients came
+            let accounts = shared.broker.accounts();
+            for account in accounts.iter().filter(|account| account.connections.load(Relaxed) > 0) {
+                system.track(&shared, &account.name);
+                system.tell_connections(&shared, &account.name);
+            }
+        });
+    }
+
+    /// A server is no member any more. Any thread.
+    pub fn handle_peer_left(self: &Arc<Self>, id: String) {
+        let system = self.clone();
+        // behind what it told before
+        self.client.internal().at(0, move |_| system.forget(&id));
+    }
+
+    pub(super) fn forget_silent_peers(&self, now_nanos: u64) {
+        for id in self.peers.silent(now_nanos) {
             self.forget(&id);
-        }
-        if is_new && let Some(shared) = self.shared.upgrade() {
-            // so that it knows of this one too
-            self.broadcast_statistics(&shared, received.now_nanos);
         }
     }
 
@@ -124,9 +125,8 @@ impl System {
         if told.server.id.is_empty() || told.server.id == self.server_id {
             return;
         }
-        self.peers.hear(&told.server, received.now_nanos);
         let connections = (told.client_connections + told.leafnode_connections).min(u32::MAX as usize) as u32;
-        let remote = self.peers.count(&told.server.id, &told.account, connections);
+        let remote = self.peers.count(&told.server.id, &told.account, connections, received.now_nanos);
         set_remote(&shared, &told.account, remote);
     }
 }
@@ -142,29 +142,22 @@ fn set_remote(shared: &Shared, name: &str, connections: u32) {
 mod tests {
     use super::*;
 
-    fn server(id: &str) -> ServerInfo {
-        ServerInfo { id: id.into(), ..ServerInfo::default() }
-    }
-
     #[test]
     fn connections_of_an_account_are_summed_over_servers_until_they_leave() {
         let peers = Peers::default();
-        assert!(peers.hear(&server("B"), 1));
-        assert!(peers.hear(&server("C"), 1));
-        assert!(!peers.hear(&server("B"), 2));
-        assert_eq!(peers.count("B", "A", 3), 3);
-        assert_eq!(peers.count("C", "A", 4), 7);
-        assert_eq!(peers.count("B", "A", 1), 5);
-        assert_eq!(peers.count("unknown", "A", 9), 5);
+        assert_eq!(peers.count("B", "A", 3, 1), 3);
+        assert_eq!(peers.count("C", "A", 4, 1), 7);
+        assert_eq!(peers.count("B", "A", 1, 2), 5);
+        assert_eq!(peers.forget("unknown"), []);
         assert_eq!(peers.forget("C"), [("A".to_owned(), 1)]);
-        assert_eq!(peers.count("B", "A", 0), 0);
+        assert_eq!(peers.count("B", "A", 0, 3), 0);
         assert_eq!(peers.forget("B"), []);
     }
 
     #[test]
-    fn a_server_that_keeps_silent_is_gone_after_fifty_seconds() {
+    fn a_server_that_keeps_silent_is_gone_after_three_heartbeats() {
         let peers = Peers::default();
-        peers.hear(&server("B"), 1);
+        peers.count("B", "A", 3, 1);
         assert!(peers.silent(SILENCE_MAX.as_nanos() as u64).is_empty());
         assert_eq!(peers.silent(SILENCE_MAX.as_nanos() as u64 + 2), ["B"]);
     }
