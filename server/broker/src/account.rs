@@ -9,7 +9,7 @@ use crate::registry::MayTell;
 use crate::responses::Responses;
 use crate::sharing::{Shadow, Shadows, Sharing, lift};
 use hashbrown::HashMap;
-use parking_lot::{RwLock, RwLockWriteGuard};
+use parking_lot::{RwLock, RwLockUpgradableReadGuard, RwLockWriteGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
@@ -72,6 +72,8 @@ struct Gone {
     shadows: Shadows,
     /// Their filters, if somebody may wait for an answer on one of them.
     filters: Vec<Box<[u8]>>,
+    /// They leave memory to be given back: see [`Account::tidy`].
+    is_sparse: bool,
 }
 
 /// What one route said: numbers of its subscriptions by account, filter and queue group. A number lives as long
@@ -214,7 +216,11 @@ impl Account {
     pub(crate) fn remove_shadow(&self, link: u32, number: u32, dirty: &mut Dirty) {
         let mut shared = self.shared.write();
         if shared.interest.is_shadow(number) {
-            self.remove(&mut shared, link, [number], true, dirty);
+            let gone = self.remove(&mut shared, link, [number], true, dirty);
+            drop(shared);
+            if gone.is_sparse {
+                self.tidy();
+            }
         }
     }
 
@@ -235,6 +241,9 @@ impl Account {
     pub fn unsubscribe_here(&self, link: &Link, number: u32) {
         let gone = self.remove(&mut self.shared.write(), link.index, [number], false, &mut Vec::new());
         link.subscriptions.fetch_sub(gone.count, Relaxed);
+        if gone.is_sparse {
+            self.tidy();
+        }
     }
 
     /// Removes local subscriptions of `link` and tells the routes. Numbers that are not its own are skipped.
@@ -245,6 +254,9 @@ impl Account {
             let part = numbers.by_ref().take(REMOVED_AT_ONCE);
             let gone = self.remove(&mut self.shared.write(), link.index, part, true, dirty);
             link.subscriptions.fetch_sub(gone.count, Relaxed);
+            if gone.is_sparse {
+                self.tidy();
+            }
             lift(link.index, gone.shadows, dirty);
             if self.responses.is_awaited() {
                 self.responses.interest_ended(self, &gone.filters);
@@ -293,7 +305,22 @@ impl Account {
         if wild || gone.count >= 16 {
             self.expire_plans();
         }
+        gone.is_sparse = shared.interest.is_sparse();
         gone
+    }
+
+    /// Gives back the memory of filters that are gone. With many left that takes a tenth of a second, in which whoever
+    /// publishes goes on matching; only who subscribes meanwhile waits.
+    fn tidy(&self) {
+        let shared = self.shared.upgradable_read();
+        if !shared.interest.is_sparse() {
+            return;
+        }
+        let rebuilt = shared.interest.rebuilt_index();
+        let mut shared = RwLockUpgradableReadGuard::upgrade(shared);
+        let old = shared.interest.replace_index(rebuilt);
+        drop(shared);
+        drop(old);
     }
 
     fn tell(
@@ -360,16 +387,24 @@ impl Account {
 
     /// `route` is gone: forgets it and the interest that came over it.
     pub fn remove_route(&self, route: &Link, dirty: &mut Dirty) {
-        let mut shared = self.shared.write();
-        shared.routes.retain(|r| r.link.index != route.index);
         let mut numbers = Vec::new();
-        shared.interest.each(|number, subscription| {
-            if subscription.link == route.index {
-                numbers.push(number);
+        {
+            let mut shared = self.shared.write();
+            shared.routes.retain(|r| r.link.index != route.index);
+            shared.interest.each(|number, subscription| {
+                if subscription.link == route.index {
+                    numbers.push(number);
+                }
+            });
+        }
+        for part in numbers.chunks(REMOVED_AT_ONCE) {
+            let numbers = part.iter().copied();
+            let gone = self.remove(&mut self.shared.write(), route.index, numbers, false, dirty);
+            route.subscriptions.fetch_sub(gone.count, Relaxed);
+            if gone.is_sparse {
+                self.tidy();
             }
-        });
-        let gone = self.remove(&mut shared, route.index, numbers, false, dirty);
-        route.subscriptions.fetch_sub(gone.count, Relaxed);
+        }
     }
 
     /// Interest of another server, heard over `route`; heard again, it only changes the weight. `known` is what
@@ -411,7 +446,11 @@ impl Account {
         let key = self.remote_key(&shared.interest, filter, queue);
         if let Some(number) = key.and_then(|key| known.remove(&key)) {
             let gone = self.remove(&mut shared, route.index, [number], false, &mut Vec::new());
+            drop(shared);
             route.subscriptions.fetch_sub(gone.count, Relaxed);
+            if gone.is_sparse {
+                self.tidy();
+            }
         }
     }
 

@@ -79,8 +79,8 @@ pub struct Interest {
     shadows: HashMap<u32, Shadow>,
     live: usize,
     added: u64,
-    /// Free records from which on [`Interest::trim`] looks again.
-    trim_at: usize,
+    /// Live records from [`Interest::upper_start`] on.
+    upper_used: usize,
 }
 
 struct QueueNames {
@@ -160,7 +160,7 @@ impl Interest {
             shadows: HashMap::new(),
             live: 0,
             added: 0,
-            trim_at: 0,
+            upper_used: 0,
         }
     }
 
@@ -206,10 +206,14 @@ impl Interest {
                 number
             }
             None => {
+                if self.subscriptions.len().is_power_of_two() {
+                    self.upper_used = 0; // the upper half begins anew, with this record
+                }
                 self.subscriptions.push(record);
                 self.subscriptions.len() as u32 - 1
             }
         };
+        self.upper_used += usize::from(number as usize >= self.upper_start());
         if sid.len() > SID_INLINE {
             self.long_sids.insert(number, sid.into());
         }
@@ -259,6 +263,7 @@ impl Interest {
         }
         self.subscriptions[number as usize].link = NONE;
         self.free.push(number);
+        self.upper_used -= usize::from(number as usize >= self.upper_start());
         self.live -= 1;
         self.shrink();
         Some(removed)
@@ -270,34 +275,53 @@ impl Interest {
             self.subscriptions = Vec::new();
             self.free = Vec::new();
             self.filters = Vec::new();
-            self.trim_at = 0;
+            self.trie = Trie::new(self.seed);
+            self.upper_used = 0;
             self.shrink_tables();
         } else if self.subscriptions.len() > 4096
-            && self.free.len() > (self.subscriptions.len() / 4 * 3).max(self.trim_at)
+            && self.upper_used == 0
+            && self.live * 4 < self.subscriptions.len()
         {
             self.trim();
         }
     }
 
-    /// Drops the free records at the end of the vector; records keep their numbers.
+    /// The first number of the upper half: the greatest power of two below the number of records.
+    fn upper_start(&self) -> usize {
+        self.subscriptions.len().next_power_of_two() / 2
+    }
+
+    /// Drops the free records at the end of the vector, at least half of it: records keep their numbers.
     fn trim(&mut self) {
         #[cfg(test)]
         tests::TRIMS.with(|trims| trims.set(trims.get() + 1));
         let end = self.subscriptions.iter().rposition(|s| s.link != NONE).map_or(0, |i| i + 1);
-        if end < self.subscriptions.len() / 2 {
-            self.subscriptions.truncate(end);
-            self.subscriptions.shrink_to_fit();
-            self.free.retain(|number| (*number as usize) < end);
-            self.free.shrink_to_fit();
-            self.trim_at = 0;
-        } else {
-            // A look in vain passes over every free record at the end: the next is due when half of what is left has
-            // gone. A million subscriptions would else be gone through once for each of their last ones.
-            self.trim_at = self.free.len() + self.live / 2;
-        }
+        self.subscriptions.truncate(end);
+        self.subscriptions.shrink_to_fit();
+        self.free.retain(|number| (*number as usize) < end);
+        self.free.shrink_to_fit();
+        let upper = &self.subscriptions[self.upper_start()..];
+        self.upper_used = upper.iter().filter(|record| record.link != NONE).count();
+        self.shrink_tables();
+    }
+
+    /// Whether the index of filters is mostly unused memory: then [`replace_index`](Self::replace_index) is due.
+    pub fn is_sparse(&self) -> bool {
+        self.trie.is_sparse()
+    }
+
+    /// The index in tables of the right size. Work in proportion to the filters left; reading may go on meanwhile.
+    pub fn rebuilt_index(&self) -> Trie {
+        self.trie.rebuilt()
+    }
+
+    /// Puts the index that [`rebuilt_index`](Self::rebuilt_index) made in the place of the one there is, if nothing
+    /// was added or removed between. Returns that one: whoever drops it should hold no lock.
+    pub fn replace_index(&mut self, rebuilt: Trie) -> Trie {
+        let old = std::mem::replace(&mut self.trie, rebuilt);
         self.filters.truncate(self.trie.ids_end());
         self.filters.shrink_to_fit();
-        self.shrink_tables();
+        old
     }
 
     fn shrink_tables(&mut self) {
@@ -495,7 +519,30 @@ mod tests {
         }
         let trims = TRIMS.with(std::cell::Cell::get);
         assert!((1..20).contains(&trims), "{trims} looks at the free records");
-        assert_eq!((interest.subscriptions.capacity(), interest.free.capacity()), (0, 0));
+        let kept = [interest.subscriptions.capacity(), interest.free.capacity()];
+        assert!(kept.iter().all(|capacity| *capacity <= 4096), "{kept:?}");
+    }
+
+    #[test]
+    fn the_memory_of_a_burst_is_given_back_in_whatever_order_it_goes() {
+        let mut random = 1u64;
+        for stay in [0, 1, 7, 100] {
+            let mut interest = Interest::new(1);
+            for n in 0..stay {
+                interest.insert(format!("stays.{n}").as_bytes(), None, b"1", 0, true);
+            }
+            let mut numbers: Vec<u32> = (0..20_000)
+                .map(|n| interest.insert(format!("unit.{n}").as_bytes(), None, b"1", 0, true).0)
+                .collect();
+            while !numbers.is_empty() {
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                let number = numbers.swap_remove((random >> 33) as usize % numbers.len());
+                assert!(interest.remove(number, true).is_some());
+            }
+            assert_eq!(interest.len(), stay);
+            assert!(interest.subscriptions.capacity() <= 4096, "{stay} stay");
+            assert!(interest.free.capacity() <= 4096, "{stay} stay");
+        }
     }
 
     #[test]
@@ -509,6 +556,10 @@ mod tests {
         for client in 0..10 {
             for number in numbers.iter().skip(client).step_by(10) {
                 assert!(interest.remove(*number, true).is_some());
+                if interest.is_sparse() {
+                    let rebuilt = interest.rebuilt_index();
+                    interest.replace_index(rebuilt);
+                }
             }
         }
         let kept = [interest.subscriptions.capacity(), interest.free.capacity(), interest.filters.capacity()];

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 const SID_INLINE: usize = 15;
 
-/// A subject that takes the place of the one in the publisher's bytes, with readable bytes behind it.
+/// A subject that takes the place of the one in the publisher's bytes, with a blank and readable bytes behind it.
 pub(crate) struct Text {
     bytes: Box<[u8]>,
     pub len: u32,
@@ -20,7 +20,7 @@ pub(crate) struct Text {
 impl Text {
     pub fn new(mut subject: Vec<u8>) -> Text {
         let len = subject.len();
-        subject.resize(len + READ_PADDING, 0);
+        subject.resize(len + READ_PADDING, b' ');
         Text { bytes: subject.into(), len: len as u32 }
     }
 
@@ -83,7 +83,7 @@ pub(crate) enum Unusual {
     None,
     /// The publisher may not publish here.
     Denied,
-    /// A mapping gave it another subject.
+    /// A mapping gave it another subject, and nobody is there to get it.
     Mapped,
     /// A mapping draws a destination for each message.
     Choice,
@@ -95,6 +95,17 @@ pub(crate) enum Unusual {
     Tracked,
     /// Another server measured an answer to a request from here.
     Measurement,
+}
+
+/// Who gets a message under another subject than its publisher wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Renamed {
+    #[default]
+    Nobody,
+    /// Everybody gets it under the plan's subject.
+    Alike,
+    /// Some target has a subject of its own.
+    Each,
 }
 
 /// The compiled outcome for one subject, from one kind of origin.
@@ -109,15 +120,15 @@ pub(crate) struct Plan {
     pub unusual: Unusual,
     /// The subject that the account's mappings make of the published one.
     pub subject: Option<Text>,
-    /// Some receiver gets it under another subject than the publisher wrote.
-    pub rewrites: bool,
+    /// Who gets it under another subject than the publisher wrote.
+    pub renamed: Renamed,
     /// Imported services that answer on this subject.
     pub services: Vec<ServiceRoute>,
     /// Where to ask for each message, and the scope of what the answer is then looked up in.
     pub choice: Option<(Arc<Sharing>, ScopeId)>,
     /// The same subscriptions may have another plan on another subject: some are held to permissions.
     pub is_for_one_subject: bool,
-    /// Name of the account, for routes.
+    /// Name of the account, for routes; empty without any.
     pub account: Box<[u8]>,
 }
 
@@ -134,7 +145,11 @@ impl Plan {
     /// The subject under which `target` gets the message, if it is not the publisher's.
     #[inline]
     pub fn subject_for<'a>(&'a self, target: &'a Target) -> Option<&'a Text> {
-        if self.rewrites { target.subject.as_ref().or(self.subject.as_ref()) } else { None }
+        match self.renamed {
+            Renamed::Nobody => None,
+            Renamed::Alike => self.subject.as_ref(),
+            Renamed::Each => target.subject.as_ref().or(self.subject.as_ref()),
+        }
     }
 
     /// Builds the plan from the subscriptions that matched. `imported`: the message was a request to an imported
@@ -147,7 +162,8 @@ impl Plan {
         (from, imported): (LinkKind, bool),
         link_of: &dyn Fn(u32) -> Option<Arc<Link>>,
     ) -> Plan {
-        let mut plan = Plan { account: account.as_bytes().into(), ..Plan::default() };
+        // as many places as there can be targets, not more: a plan is kept for each subject in use
+        let mut plan = Plan { targets: Vec::with_capacity(numbers.len()), ..Plan::default() };
         let mut members = Vec::new();
         let mut served = Vec::new();
         // the subscriptions of a filter come latest first; groups and routes want the order of arrival
@@ -189,7 +205,7 @@ impl Plan {
                     if let (Some(shadow), Some(local)) = (shadow, local) {
                         target.subscription = shadow.of;
                         target.subject = Some(Text::new(local));
-                        (plan.rewrites, plan.is_for_one_subject) = (true, true);
+                        (plan.renamed, plan.is_for_one_subject) = (Renamed::Each, true);
                     }
                     match queue {
                         NONE => plan.targets.push(target),
@@ -207,6 +223,10 @@ impl Plan {
         }
         // targets of one link side by side, so that its output is rendered and locked once
         plan.targets[..plan.plain].sort_by_key(|t| t.link.index);
+        plan.targets.shrink_to_fit();
+        if !plan.routes.is_empty() {
+            plan.account = account.as_bytes().into();
+        }
         plan
     }
 

@@ -4,6 +4,7 @@
 //! `BY_REFERENCE_BYTES` on are not copied at all but named by place.
 
 use crate::output::{BY_REFERENCE_BYTES, Segment};
+use crate::plan::Text;
 use wire::client::Publish;
 
 /// Readable bytes that must lie behind the data in a read buffer: small pieces are copied in whole blocks.
@@ -98,19 +99,46 @@ impl Scratch {
     /// `MSG subject sid …` or `HMSG …` for a client. `sid` is [`Sid`]'s, with the blank behind it.
     #[inline]
     pub fn message(&mut self, read: &[u8], number: u32, publish: &Publish, sid: Sid<'_>, headers: bool) {
+        self.message_under(read, read, number, publish, (sid, headers));
+    }
+
+    /// [`message`](Self::message) under another subject than the publisher wrote.
+    #[inline]
+    pub fn renamed_message(
+        &mut self,
+        subject: &Text,
+        read: &[u8],
+        number: u32,
+        publish: &Publish,
+        to: (Sid<'_>, bool),
+    ) {
+        let publish = Publish { subject: 0, subject_len: subject.len, ..*publish };
+        self.message_under(subject.padded(), read, number, &publish, to);
+    }
+
+    /// The subject lies in `subjects`, with a blank behind it.
+    #[inline(always)]
+    fn message_under(
+        &mut self,
+        subjects: &[u8],
+        read: &[u8],
+        number: u32,
+        publish: &Publish,
+        (sid, headers): (Sid<'_>, bool),
+    ) {
         let (end, subject_len) = (publish.end as usize, publish.subject_len as usize);
         let start = tail_start(publish) as usize;
         let (Sid::Short(sid, sid_len), true, 0, true) =
             (sid, publish.verbatim, publish.header_len, end - start < BY_REFERENCE_BYTES)
         else {
-            return self.any_message((read, read), number, publish, sid, headers);
+            return self.any_message((subjects, read), number, publish, sid, headers);
         };
         self.message_bytes += publish.body_len() as u64;
         self.reserve(4 + subject_len + SID + end - start);
         let (buffer, mut at) = (&mut self.buffer[..], self.at);
         buffer[at..at + 4].copy_from_slice(b"MSG ");
         // the blank behind the subject comes along
-        blockwise(buffer, at + 4, read, publish.subject as usize, subject_len + 1);
+        blockwise(buffer, at + 4, subjects, publish.subject as usize, subject_len + 1);
         at += 5 + subject_len;
         buffer[at..at + SID].copy_from_slice(sid);
         at += sid_len;

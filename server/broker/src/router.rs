@@ -14,7 +14,7 @@ use crate::account::{Account, Dirty};
 use crate::cache::{Key, PlanCache, SWEEP_PARTS};
 use crate::link::{Link, LinkKind};
 use crate::output::{BY_REFERENCE_BYTES, Rendering, Segment};
-use crate::plan::{Plan, Unusual};
+use crate::plan::{Plan, Renamed, Unusual};
 use crate::registry::Broker;
 use crate::render::Scratch;
 use crate::responses::is_tracked;
@@ -347,7 +347,7 @@ impl Router {
             self.bodies.resize(self.messages.len(), None);
         }
         let plain = self.plans.len() == 1
-            && !self.plans[0].rewrites
+            && self.plans[0].renamed != Renamed::Each
             && (self.plans[0].is_plain() || self.messages.iter().all(|m| m.queues == Some((0, 0))));
         if plain {
             self.finish_plain(from, read);

@@ -33,6 +33,7 @@ fuzz_target!(|data: &[u8]| {
                 trie.matches_filter(text, &mut found);
                 compare(found, &model, |filter| collide(filter, text));
             }
+            b'!' => trie = trie.rebuilt(),
             _ => {}
         }
         assert_eq!(trie.len(), model.len());

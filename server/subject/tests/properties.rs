@@ -26,6 +26,7 @@ fn filter() -> impl Strategy<Value = String> {
 enum Step {
     Insert(String),
     Remove(usize),
+    Rebuild,
     Match(String),
     MatchFilter(String),
 }
@@ -34,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => prop_oneof![filter(), literal()].prop_map(Step::Insert),
         3 => any::<usize>().prop_map(Step::Remove),
+        1 => Just(Step::Rebuild),
         3 => literal().prop_map(Step::Match),
         1 => filter().prop_map(Step::MatchFilter),
     ]
@@ -70,6 +72,7 @@ proptest! {
                     prop_assert_eq!(trie.find(text.as_bytes()), None);
                 }
                 Step::Remove(_) => {}
+                Step::Rebuild => trie = trie.rebuilt(),
                 Step::Match(subject) => {
                     let mut out = vec![];
                     trie.matches(subject.as_bytes(), trie.hash(subject.as_bytes()), &mut out);

@@ -29,17 +29,29 @@ impl Router {
                 let key = (target.sid(), headers, granted);
                 let mut is_patched = || match rendered {
                     Some(before) if (before.1, before.2) == (key.1, key.2) => {
-                        before.0 == key.0 || {
-                            let messages = self.messages.iter().take(granted as usize);
-                            self.scratch.replace_sid(messages.map(|m| &m.publish), before.0, key.0)
-                        }
+                        before.0 == key.0
+                            || plan.subject.is_none() && {
+                                let messages = self.messages.iter().take(granted as usize);
+                                self.scratch.replace_sid(messages.map(|m| &m.publish), before.0, key.0)
+                            }
                     }
                     _ => false,
                 };
                 if granted > 0 && !is_patched() {
                     self.scratch.begin();
-                    for (number, message) in self.messages.iter().take(granted as usize).enumerate() {
-                        self.scratch.message(read, number as u32, &message.publish, key.0, headers);
+                    let messages = self.messages.iter().take(granted as usize).enumerate();
+                    match &plan.subject {
+                        None => {
+                            for (number, message) in messages {
+                                self.scratch.message(read, number as u32, &message.publish, key.0, headers);
+                            }
+                        }
+                        Some(text) => {
+                            for (number, message) in messages {
+                                let to = (key.0, headers);
+                                self.scratch.renamed_message(text, read, number as u32, &message.publish, to);
+                            }
+                        }
                     }
                     self.scratch.end();
                 }
@@ -49,7 +61,7 @@ impl Router {
                 granted
             } else {
                 rendered = None;
-                self.render_group(group, read, headers)
+                self.render_group(group, plan.subject.as_ref(), read, headers)
             };
             if messages == 0 {
                 continue;
@@ -64,14 +76,21 @@ impl Router {
     }
 
     /// Several subscriptions of one link: each message once for each of them, in one write.
-    fn render_group(&mut self, group: &[Target], read: &[u8], headers: bool) -> u64 {
+    fn render_group(&mut self, group: &[Target], subject: Option<&Text>, read: &[u8], headers: bool) -> u64 {
         let wanted = self.messages.len() as u64;
         let granted: Vec<u64> = group.iter().map(|target| grant_many(target, wanted)).collect();
         self.scratch.begin();
         for (number, message) in self.messages.iter().enumerate() {
             for (target, granted) in group.iter().zip(&granted) {
-                if (number as u64) < *granted {
-                    self.scratch.message(read, number as u32, &message.publish, target.sid(), headers);
+                if (number as u64) >= *granted {
+                    continue;
+                }
+                let (number, publish) = (number as u32, &message.publish);
+                match subject {
+                    None => self.scratch.message(read, number, publish, target.sid(), headers),
+                    Some(text) => {
+                        self.scratch.renamed_message(text, read, number, publish, (target.sid(), headers));
+                    }
                 }
             }
         }
@@ -284,9 +303,9 @@ impl Router {
             let target = &plan.targets[op.target as usize];
             match plan.subject_for(target) {
                 None => self.scratch.message(read, op.message, &message.publish, target.sid(), headers),
-                renamed => {
-                    let (subjects, publish) = as_subject(read, &message.publish, renamed);
-                    self.scratch.any_message((subjects, read), op.message, &publish, target.sid(), headers);
+                Some(text) => {
+                    let to = (target.sid(), headers);
+                    self.scratch.renamed_message(text, read, op.message, &message.publish, to);
                 }
             }
             if link.has(FLAG_REPLIES) {

@@ -7,7 +7,7 @@ use super::{INTERNED_MAX, Router, Scope, ScopeId};
 use crate::account::Account;
 use crate::cache::Key;
 use crate::link::{Link, LinkKind};
-use crate::plan::{Plan, Text, Unusual};
+use crate::plan::{Plan, Renamed, Text, Unusual};
 use crate::responses::{PREFIX, is_tracked};
 use crate::sharing::Sharing;
 use accounts::Permissions;
@@ -204,7 +204,12 @@ impl Router {
         let Ok(mut plan) = Rc::try_unwrap(plan) else { return Rc::default() };
         if way.mapped {
             plan.subject = Some(Text::new(subject.to_vec()));
-            (plan.rewrites, plan.unusual) = (true, Unusual::Mapped);
+            if plan.renamed == Renamed::Nobody {
+                plan.renamed = Renamed::Alike;
+            }
+            if plan.is_empty() {
+                plan.unusual = Unusual::Mapped;
+            }
         }
         if let Some(sharing) = services {
             let imports: Vec<usize> = sharing.services(subject).map(|(import, _)| import).collect();
