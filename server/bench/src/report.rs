@@ -310,6 +310,7 @@ impl Report {
             Metric::P999Microseconds,
             Metric::ResidentBytes,
             Metric::ResidentPeakBytes,
+            Metric::ResidentAfterBytes,
             Metric::BytesEach,
             Metric::Share,
             Metric::AddedNanoseconds,

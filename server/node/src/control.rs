@@ -1,28 +1,25 @@
-//! The control thread: listeners, the monitor, the mesh's outside, lame duck mode and the end.
+//! The control thread: the listeners but for the clients', the monitor, the mesh's outside, lame duck mode and the end.
 //!
 //! Owns a single-threaded tokio runtime. Nothing here is on the path of a message.
 
 use crate::certificates;
 use crate::http;
-use crate::proxy;
+use crate::listener::Accepting;
+use crate::memory;
 use crate::routes;
 use crate::server::Listeners;
 use crate::shared::Shared;
-use crate::socket;
 use crate::worker_thread::CloseClients;
 use broker::CloseReason;
 use broker::mailbox::Command;
 use engine::Hub;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::JoinHandle as Task;
 
 /// Something asked of a running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +36,6 @@ pub enum Order {
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Time for the event of the server's end to be on its way.
 const EVENT_TIME: Duration = Duration::from_millis(10);
-/// Connections whose PROXY header is waited for at a time; further ones wait to be accepted.
-const PROXY_HEADERS_MAX: usize = 4096;
 /// How often lame duck mode looks whether clients are left.
 const LOOK_AT_CLIENTS: Duration = Duration::from_millis(50);
 /// How long the end of lame duck mode waits for whoever asked for it to order the stop.
@@ -69,12 +64,12 @@ async fn run(
     edge: Option<routes::Edge>,
     mut orders: UnboundedReceiver<Order>,
 ) -> io::Result<()> {
-    let client = TcpListener::from_std(listeners.client)?;
     tracing::info!(
         "Listening for client connections on {}",
         listening(&shared.settings().host, shared.ports().client)
     );
-    let accepting = tokio::spawn(accept_clients(shared.clone(), client));
+    let runtime = tokio::runtime::Handle::current();
+    let mut accepting = Accepting::spawn(shared.clone(), listeners.client, runtime)?;
     if let Some(monitor) = listeners.monitor {
         let settings = shared.settings();
         let scheme = if shared.certificates.read().monitor.is_some() { "https" } else { "http" };
@@ -93,6 +88,7 @@ async fn run(
         tokio::spawn(edge.run(shared.clone()));
     }
     tokio::spawn(certificates::watch(Arc::downgrade(&shared)));
+    tokio::spawn(memory::look_after());
     shared.is_ready.store(true, Release);
     tracing::info!("Server is ready");
     while let Some(order) = orders.recv().await {
@@ -104,7 +100,7 @@ async fn run(
             }
             Order::LameDuck => {
                 if shared.enter_lame_duck() {
-                    leave_slowly(&shared, hub.as_deref(), &accepting, &mut orders).await;
+                    leave_slowly(&shared, hub.as_deref(), &mut accepting, &mut orders).await;
                     break;
                 }
             }
@@ -112,7 +108,7 @@ async fn run(
         }
     }
     shared.is_ready.store(false, Release);
-    accepting.abort();
+    accepting.end();
     if let Some(system) = shared.system() {
         system.tell_shutdown();
         tokio::time::sleep(EVENT_TIME).await;
@@ -137,66 +133,6 @@ fn listening(host: &str, port: u16) -> String {
     config::address::join_host_port(host, i64::from(port))
 }
 
-/// Reads who is behind a load balancer, then takes the client in.
-async fn admit_proxied(shared: &Arc<Shared>, mut stream: TcpStream, proxy: SocketAddr) {
-    let peer = match proxy::read(&mut stream).await {
-        Ok(client) => client.unwrap_or(proxy),
-        Err(error) => {
-            return tracing::warn!("Error reading PROXY protocol header from {proxy}: {error}");
-        }
-    };
-    let begins = match shared.handshake_first_wait() {
-        None => false,
-        Some(wait) => begins_handshake(&stream, wait).await,
-    };
-    admit(shared, stream, peer, begins);
-}
-
-async fn accept_clients(shared: Arc<Shared>, listener: TcpListener) {
-    let headers = Arc::new(Semaphore::new(PROXY_HEADERS_MAX));
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) if shared.settings().proxy_protocol => {
-                let Ok(permit) = headers.clone().acquire_owned().await else { return };
-                let shared = shared.clone();
-                tokio::spawn(async move {
-                    admit_proxied(&shared, stream, peer).await;
-                    drop(permit);
-                });
-            }
-            Ok((stream, peer)) => match shared.handshake_first_wait() {
-                None => admit(&shared, stream, peer, false),
-                Some(wait) => {
-                    let shared = shared.clone();
-                    tokio::spawn(async move {
-                        let begins = begins_handshake(&stream, wait).await;
-                        admit(&shared, stream, peer, begins);
-                    });
-                }
-            },
-            Err(error) => {
-                // out of file descriptors, most likely: waiting lets some close
-                tracing::error!("cannot accept client connections: {error}; trying again in 100 ms");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-fn admit(shared: &Shared, stream: TcpStream, peer: SocketAddr, begins_handshake: bool) {
-    match stream.into_std() {
-        Ok(stream) => shared.admit_client(stream, peer, begins_handshake),
-        Err(error) => tracing::error!("cannot take a client connection over: {error}"),
-    }
-}
-
-/// `handshake_first: auto`: whether the client begins with TLS within this time, instead of waiting for INFO.
-async fn begins_handshake(stream: &TcpStream, wait: Duration) -> bool {
-    let mut first = [0];
-    let peeked = tokio::time::timeout(wait, stream.peek(&mut first)).await;
-    matches!(peeked, Ok(Ok(1))) && first[0] == socket::TLS_HANDSHAKE_RECORD
-}
-
 fn close_clients(shared: &Shared, count: usize) {
     let each = count.div_ceil(shared.broker.mailboxes().len());
     shared.broker.broadcast(|| Command::Other(Box::new(CloseClients(each, CloseReason::ServerShutdown))));
@@ -207,13 +143,13 @@ fn close_clients(shared: &Shared, count: usize) {
 async fn leave_slowly(
     shared: &Arc<Shared>,
     hub: Option<&Hub>,
-    accepting: &Task<()>,
+    accepting: &mut Accepting,
     orders: &mut UnboundedReceiver<Order>,
 ) {
     let settings = shared.settings();
     let grace = settings.lame_duck_grace_period;
     tracing::info!("Entering lame duck mode, stop accepting new clients");
-    accepting.abort();
+    accepting.end();
     if let Some(system) = shared.system() {
         system.tell_lame_duck();
     }

@@ -388,6 +388,8 @@ fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
+    // what is accepted inherits it: a system call less for each connection
+    socket.set_tcp_nodelay(true)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())

@@ -256,7 +256,8 @@ impl Shared {
         !self.lame_duck.swap(true, AcqRel)
     }
 
-    /// Takes an accepted client in, or turns it away.
+    /// Takes an accepted client in, or turns it away. Its stream does not block, and inherits `TCP_NODELAY` from the
+    /// listener.
     /// `begins_handshake`: it began TLS by itself, see [`handshake_first_wait`](Self::handshake_first_wait).
     pub fn admit_client(&self, stream: TcpStream, peer: SocketAddr, begins_handshake: bool) {
         if let Err(error) = self.try_admit_client(stream, peer, begins_handshake) {
@@ -280,8 +281,6 @@ impl Shared {
         begins_handshake: bool,
     ) -> io::Result<()> {
         let settings = self.settings();
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
         if self.clients.load(Relaxed) >= settings.limits.max_connections as usize {
             // the socket's buffer is empty: this is taken whole or the peer is gone
             return stream.write_all(b"-ERR 'maximum connections exceeded'\r\n");

@@ -394,8 +394,7 @@ impl WorkerThread {
         let handshake_until_nanos = if secured { now + self.shared.handshake_nanos(link.kind) } else { 0 };
         self.sockets[token as usize] =
             Some(Slot { socket, link, handshake_until_nanos, queued: false, paused: false, ending: false });
-        // bytes may have come before it was watched
-        self.queue(token);
+        // bytes that came before it was watched raise an edge as well
     }
 
     /// Ends handshakes that take too long.

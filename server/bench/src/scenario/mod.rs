@@ -372,6 +372,12 @@ fn memory(metrics: &mut Metrics, usage: &Usage) {
     metrics.insert(Metric::ResidentPeakBytes, usage.resident_peak_bytes as f64);
 }
 
+/// Resident memory when the load has been gone long enough for a server to see that the burst is over.
+fn memory_given_back(servers: &Servers) -> f64 {
+    std::thread::sleep(Duration::from_secs(12));
+    servers.usage().resident_bytes as f64
+}
+
 fn percentiles(metrics: &mut Metrics, latencies: &crate::statistics::Latencies) {
     for (metric, percent) in
         [(Metric::P50Microseconds, 50.0), (Metric::P99Microseconds, 99.0), (Metric::P999Microseconds, 99.9)]
