@@ -3,6 +3,7 @@
 //! Owns all writing: server-side apply of what we own, deletion of pods, status, Events. Never decides and
 //! never touches what is not ours: an object with our name and another owner is an error.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -59,12 +60,45 @@ pub enum ApplyError {
     },
 }
 
+/// Objects that this reconcile has read already: one that is as it should be is not read again. What differs, or is
+/// not here, is read anew before it is written.
+#[derive(Clone, Debug, Default)]
+pub struct Known(BTreeMap<(String, String), Value>);
+
+impl Known {
+    /// Adds an object, if there is one.
+    pub fn add<K: Resource<DynamicType = ()> + Serialize>(&mut self, object: Option<&K>) {
+        if let Some((object, value)) =
+            object.and_then(|object| Some((object, serde_json::to_value(object).ok()?)))
+        {
+            self.0.insert((K::kind(&()).into_owned(), object.name_any()), value);
+        }
+    }
+
+    /// Whether it is `owner`'s and as it should be.
+    fn covers(&self, kind: &str, owner: &str, desired: &Value) -> bool {
+        let name = desired["metadata"]["name"].as_str().unwrap_or_default();
+        self.0.get(&(kind.to_owned(), name.to_owned())).is_some_and(|known| {
+            let owners = known["metadata"]["ownerReferences"].as_array();
+            let ours = owners.is_some_and(|owners| {
+                owners.iter().any(|found| found["controller"] == true && found["uid"] == owner)
+            });
+            ours && covers(known, desired)
+        })
+    }
+}
+
 /// Creates or repairs the Secret with generated credentials.
 ///
 /// # Errors
 /// See [`ApplyError`].
-pub async fn system(client: &Client, cluster: &Cluster, system: &SystemSecret) -> Result<(), ApplyError> {
-    ensure::<Secret>(client, cluster, &system_secret(cluster, system)).await
+pub async fn system(
+    client: &Client,
+    cluster: &Cluster,
+    system: &SystemSecret,
+    known: &Known,
+) -> Result<(), ApplyError> {
+    ensure::<Secret>(client, cluster, &system_secret(cluster, system), known).await
 }
 
 /// Creates or repairs the Secrets with the operator's own authority and the servers' certificate. The
@@ -72,9 +106,14 @@ pub async fn system(client: &Client, cluster: &Cluster, system: &SystemSecret) -
 ///
 /// # Errors
 /// See [`ApplyError`].
-pub async fn certificates(client: &Client, cluster: &Cluster, state: &State) -> Result<(), ApplyError> {
-    ensure::<Secret>(client, cluster, &authority_secret(cluster, state)).await?;
-    ensure::<Secret>(client, cluster, &server_secret(cluster, state)).await
+pub async fn certificates(
+    client: &Client,
+    cluster: &Cluster,
+    state: &State,
+    known: &Known,
+) -> Result<(), ApplyError> {
+    ensure::<Secret>(client, cluster, &authority_secret(cluster, state), known).await?;
+    ensure::<Secret>(client, cluster, &server_secret(cluster, state), known).await
 }
 
 /// Asks cert-manager for the servers' certificate.
@@ -88,7 +127,7 @@ pub async fn certificate_request(
 ) -> Result<(), ApplyError> {
     let api: Api<DynamicObject> =
         Api::namespaced_with(client.clone(), &cluster.namespace, &certificate_kind());
-    match ensure_by(&api, "Certificate", &cluster.uid, desired.clone()).await {
+    match ensure_by(&api, "Certificate", &cluster.uid, desired.clone(), &Known::default()).await {
         Err(ApplyError::Refused { source: kube::Error::Api(status), .. }) if status.code == 404 => {
             Err(ApplyError::NoCertManager)
         }
@@ -114,23 +153,28 @@ fn certificate_kind() -> ApiResource {
 ///
 /// # Errors
 /// See [`ApplyError`]; what was written before stays.
-pub async fn resources(client: &Client, cluster: &Cluster, resources: &Resources) -> Result<(), ApplyError> {
-    ensure::<ServiceAccount>(client, cluster, &resources.service_account).await?;
-    ensure::<Secret>(client, cluster, &resources.config).await?;
-    ensure::<Service>(client, cluster, &resources.headless).await?;
-    ensure::<Service>(client, cluster, &resources.client).await?;
+pub async fn resources(
+    client: &Client,
+    cluster: &Cluster,
+    resources: &Resources,
+    known: &Known,
+) -> Result<(), ApplyError> {
+    ensure::<ServiceAccount>(client, cluster, &resources.service_account, known).await?;
+    ensure::<Secret>(client, cluster, &resources.config, known).await?;
+    ensure::<Service>(client, cluster, &resources.headless, known).await?;
+    ensure::<Service>(client, cluster, &resources.client, known).await?;
     for service in &resources.per_server {
-        ensure::<Service>(client, cluster, service).await?;
+        ensure::<Service>(client, cluster, service, known).await?;
     }
     match &resources.disruption_budget {
-        Some(budget) => ensure::<PodDisruptionBudget>(client, cluster, budget).await?,
+        Some(budget) => ensure::<PodDisruptionBudget>(client, cluster, budget, known).await?,
         None => remove::<PodDisruptionBudget>(client, cluster, &cluster.name).await?,
     }
     match &resources.network_policy {
-        Some(policy) => ensure::<NetworkPolicy>(client, cluster, policy).await?,
+        Some(policy) => ensure::<NetworkPolicy>(client, cluster, policy, known).await?,
         None => remove::<NetworkPolicy>(client, cluster, &cluster.name).await?,
     }
-    ensure::<StatefulSet>(client, cluster, &resources.stateful_set).await
+    ensure::<StatefulSet>(client, cluster, &resources.stateful_set, known).await
 }
 
 /// Takes away Services of servers that are gone, or are to have none.
@@ -190,7 +234,7 @@ pub async fn configuration(
     cluster: &Cluster,
     generation: &Generation,
 ) -> Result<(), ApplyError> {
-    ensure::<Secret>(client, cluster, &config_secret(cluster, generation)).await
+    ensure::<Secret>(client, cluster, &config_secret(cluster, generation), &Known::default()).await
 }
 
 /// Publishes an Event. Events are news, not state: one that is lost stops nothing.
@@ -201,13 +245,13 @@ pub async fn event(client: &Client, reporter: &Reporter, about: &ObjectReference
     let recorder = Recorder::new(client.clone(), reporter.clone());
     let event = Event {
         type_: if note.warning { EventType::Warning } else { EventType::Normal },
-        reason: note.reason.to_owned(),
+        reason: note.reason.as_str().to_owned(),
         note: Some(note.message.clone()),
         action: "Reconcile".to_owned(),
         secondary: None,
     };
     if let Err(error) = recorder.publish(&event, about).await {
-        tracing::warn!(%error, reason = note.reason, "cannot publish an Event");
+        tracing::warn!(%error, reason = %note.reason, "cannot publish an Event");
     }
 }
 
@@ -225,7 +269,7 @@ where
         + DeserializeOwned,
 {
     let (namespace, uid) = (owner.namespace().unwrap_or_default(), owner.uid().unwrap_or_default());
-    ensure_owned(client, &namespace, &uid, desired).await
+    ensure_owned(client, &namespace, &uid, desired, &Known::default()).await
 }
 
 /// Writes the status of an object, all of it.
@@ -257,7 +301,7 @@ where
 }
 
 /// Applies an object of a cluster unless it already is as it should be.
-async fn ensure<K>(client: &Client, cluster: &Cluster, desired: &K) -> Result<(), ApplyError>
+async fn ensure<K>(client: &Client, cluster: &Cluster, desired: &K, known: &Known) -> Result<(), ApplyError>
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -265,7 +309,7 @@ where
         + Serialize
         + DeserializeOwned,
 {
-    ensure_owned(client, &cluster.namespace, &cluster.uid, desired).await
+    ensure_owned(client, &cluster.namespace, &cluster.uid, desired, known).await
 }
 
 async fn ensure_owned<K>(
@@ -273,6 +317,7 @@ async fn ensure_owned<K>(
     namespace: &str,
     uid: &String,
     desired: &K,
+    known: &Known,
 ) -> Result<(), ApplyError>
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
@@ -285,10 +330,16 @@ where
     let kind = K::kind(&());
     let value = serde_json::to_value(desired)
         .map_err(|error| refused::<K>(&desired.name_any(), kube::Error::SerdeError(error)))?;
-    ensure_by(&api, &kind, uid, value).await
+    ensure_by(&api, &kind, uid, value, known).await
 }
 
-async fn ensure_by<K>(api: &Api<K>, kind: &str, owner: &String, mut desired: Value) -> Result<(), ApplyError>
+async fn ensure_by<K>(
+    api: &Api<K>,
+    kind: &str,
+    owner: &String,
+    mut desired: Value,
+    known: &Known,
+) -> Result<(), ApplyError>
 where
     K: Resource + Clone + Debug + Serialize + DeserializeOwned,
 {
@@ -296,6 +347,9 @@ where
     let refuse = |source| ApplyError::Refused { kind: kind.to_owned(), name: name.clone(), source };
     let hash = hash(&desired);
     desired["metadata"]["annotations"][APPLIED_HASH] = Value::String(hash);
+    if known.covers(kind, owner, &desired) {
+        return Ok(());
+    }
     if let Some(existing) = api.get_opt(&name).await.map_err(refuse)? {
         if owner_uid(existing.meta()) != Some(owner) {
             return Err(ApplyError::Foreign { kind: kind.to_owned(), name });

@@ -30,6 +30,7 @@ use crate::crd::{Endpoint, NatsAccount, NatsCluster, NatsClusterStatus, NatsUser
 use crate::metrics::Metrics;
 use crate::observe::broker::Prober;
 use crate::observe::kubernetes::{self, Seen};
+use crate::reason::Reason;
 use crate::reload::{self, Login, ReloadError, Trust};
 use crate::rollout::{self, Observed, Plan, Step, Target, Wait};
 use crate::status::{self, Certificate, Note, View};
@@ -265,9 +266,8 @@ async fn reconcile(
         Ok(object) => object,
         // Written for another version of the CRD. One such object must not blind us to all others.
         Err(invalid) => {
-            let message = format!("cannot be read by this version of the operator: {}", invalid.error);
-            tracing::warn!(cluster = %name(&*object), reason = "Unreadable", "{message}");
-            let note = Note { warning: true, reason: "Unreadable", message };
+            let note = status::unreadable(&invalid.error);
+            tracing::warn!(cluster = %name(&*object), reason = %note.reason, "{}", note.message);
             apply::event(&context.client, &context.reporter, &object.object_ref(&()), &note).await;
             return Ok(Action::await_change());
         }
@@ -295,11 +295,11 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
         Ok(cluster) => cluster,
         Err(problems) => {
             let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            return refuse(object, context, "InvalidSpec", &message).await;
+            return refuse(object, context, Reason::InvalidSpec, &message).await;
         }
     };
     if let Some(message) = skew(object, &cluster) {
-        return refuse(object, context, "VersionSkew", &message).await;
+        return refuse(object, context, Reason::VersionSkew, &message).await;
     }
     let seen = kubernetes::cluster(client, &cluster).await?;
     let now = kubernetes::now();
@@ -317,7 +317,7 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
     let refused = seen.generation.as_ref().and_then(|before| before.refused.as_ref());
     if let Some(refused) = refused.filter(|refused| refused.digest == digest && refused.template == template)
     {
-        return refuse(object, context, "ReloadRefused", &refused.problem).await;
+        return refuse(object, context, Reason::ReloadRefused, &refused.problem).await;
     }
     generation.prove(observed.everybody_runs(&digest));
     resources.config = build::config_secret(&cluster, &generation);
@@ -331,9 +331,9 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
     if !cluster.paused {
         context.must_lead()?;
         resources.set_servers(&cluster, plan.workload_servers);
-        match apply::resources(client, &cluster, &resources).await {
+        match apply::resources(client, &cluster, &resources, &seen.known).await {
             Err(error @ ApplyError::Foreign { .. }) => {
-                return refuse(object, context, "NameTaken", &error.to_string()).await;
+                return refuse(object, context, Reason::NameTaken, &error.to_string()).await;
             }
             result => result?,
         }
@@ -343,7 +343,7 @@ async fn reconcile_once(object: &NatsCluster, context: &Context) -> Result<Actio
         {
             let refused = Refused { digest, template, problem: status::taken_back(&problem) };
             apply::configuration(client, &cluster, &generation.taken_back(refused.clone())).await?;
-            return refuse(object, context, "ReloadRefused", &refused.problem).await;
+            return refuse(object, context, Reason::ReloadRefused, &refused.problem).await;
         }
     }
     let certificate = certificate.as_ref();
@@ -402,7 +402,7 @@ async fn certify(
     cluster: &Cluster,
     seen: &Seen,
     observed: &Observed,
-) -> Result<Result<(Option<Certificate>, Duration), (&'static str, String)>, ReconcileError> {
+) -> Result<Result<(Option<Certificate>, Duration), (Reason, String)>, ReconcileError> {
     let Some(tls) = &cluster.tls else { return Ok(Ok((None, PAUSE_IDLE))) };
     let secret_name = build::tls_secret_name(cluster);
     let Some(asked) = Asked::of(cluster, certificates::names_in_pods(cluster), object.annotations()) else {
@@ -411,7 +411,7 @@ async fn certify(
             context.must_lead()?;
             match apply::certificate_request(&context.client, cluster, &request).await {
                 Err(error @ ApplyError::NoCertManager) => {
-                    return Ok(Err(("CertManagerMissing", error.to_string())));
+                    return Ok(Err((Reason::CertManagerMissing, error.to_string())));
                 }
                 result => result?,
             }
@@ -424,14 +424,14 @@ async fn certify(
                 return Ok(Ok((Some(missing), PAUSE_BUSY)));
             }
             (None, _) => {
-                let message = format!("Secret {secret_name}, named by spec.tls.secret, does not exist");
-                return Ok(Err(("SecretMissing", message)));
+                let message = status::secret_missing(&secret_name, "spec.tls.secret");
+                return Ok(Err((Reason::SecretMissing, message)));
             }
         };
         let name =
             tls.routes.then(|| format!("{}.{}.svc", config::headless_name(cluster), cluster.namespace));
         if let Err(problem) = certificates::check(&files, &format!("Secret {secret_name}"), name.as_deref()) {
-            return Ok(Err(("CertificateInvalid", problem)));
+            return Ok(Err((Reason::CertificateInvalid, problem)));
         }
         let not_after =
             files.data.get(certificates::key::TLS_CRT).and_then(|pem| certificates::not_after(pem));
@@ -441,11 +441,13 @@ async fn certify(
     if !cluster.paused {
         let renewed = match issue::renew(&asked, &state, observed, kubernetes::now().0) {
             Ok(renewed) => renewed,
-            Err(error) => return Ok(Err(("CertificateInvalid", error.to_string()))),
+            Err(error) => return Ok(Err((Reason::CertificateInvalid, error.to_string()))),
         };
         context.must_lead()?;
-        match apply::certificates(&context.client, cluster, &renewed.state).await {
-            Err(error @ ApplyError::Foreign { .. }) => return Ok(Err(("NameTaken", error.to_string()))),
+        match apply::certificates(&context.client, cluster, &renewed.state, &seen.known).await {
+            Err(error @ ApplyError::Foreign { .. }) => {
+                return Ok(Err((Reason::NameTaken, error.to_string())));
+            }
             result => result?,
         }
         if let Some(note) = status::certificate_note(&secret_name, renewed.step, renewed.issued) {
@@ -502,23 +504,25 @@ async fn prepare(
     context: &Context,
     cluster: &Cluster,
     seen: &Seen,
-) -> Result<Result<Prepared, (&'static str, String)>, ReconcileError> {
+) -> Result<Result<Prepared, (Reason, String)>, ReconcileError> {
     let system = SystemSecret::complete(seen.system.as_ref(), &mut rand::rng());
     let login = login(cluster, seen, &system);
     let operator_key = login.as_ref().map(|login| login.key.public_key());
     let fragments = match &seen.fragments {
         Ok(fragments) => fragments,
-        Err(message) => return Ok(Err(("SecretMissing", message.clone()))),
+        Err(message) => return Ok(Err((Reason::SecretMissing, message.clone()))),
     };
     let placement = Placement { operator_key: operator_key.clone(), ..Placement::in_pod(cluster) };
     let rendered = match config::render(cluster, &placement, &system.route_password, fragments) {
         Ok(rendered) => rendered,
-        Err(error) => return Ok(Err(("ConfigRejected", error.to_string()))),
+        Err(error) => return Ok(Err((Reason::ConfigRejected, error.to_string()))),
     };
     if !cluster.paused {
         context.must_lead()?;
-        match apply::system(&context.client, cluster, &system).await {
-            Err(error @ ApplyError::Foreign { .. }) => return Ok(Err(("NameTaken", error.to_string()))),
+        match apply::system(&context.client, cluster, &system, &seen.known).await {
+            Err(error @ ApplyError::Foreign { .. }) => {
+                return Ok(Err((Reason::NameTaken, error.to_string())));
+            }
             result => result?,
         }
     }
@@ -594,7 +598,7 @@ async fn carry_out(
 async fn refuse(
     object: &NatsCluster,
     context: &Context,
-    reason: &'static str,
+    reason: Reason,
     message: &str,
 ) -> Result<Action, ReconcileError> {
     let generation = object.metadata.generation.unwrap_or_default();
@@ -626,9 +630,9 @@ async fn tell(
 /// A line in the log, and an Event.
 async fn tell_one(object: &NatsCluster, context: &Context, note: &Note) {
     if note.warning {
-        tracing::warn!(cluster = %name(object), reason = note.reason, "{}", note.message);
+        tracing::warn!(cluster = %name(object), reason = %note.reason, "{}", note.message);
     } else {
-        tracing::info!(cluster = %name(object), reason = note.reason, "{}", note.message);
+        tracing::info!(cluster = %name(object), reason = %note.reason, "{}", note.message);
     }
     apply::event(&context.client, &context.reporter, &object.object_ref(&()), note).await;
 }

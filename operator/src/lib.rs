@@ -13,6 +13,7 @@ pub mod local;
 pub mod metrics;
 pub mod observe;
 pub mod process;
+pub mod reason;
 pub mod reload;
 pub mod rollout;
 pub mod status;

@@ -40,6 +40,8 @@ pub struct Server {
     pub trouble: Option<String>,
     /// End of the certificate that it shows; `None` if it does not say.
     pub certificate_not_after: Option<Timestamp>,
+    /// Zone that it says it is in; `None` if it does not say.
+    pub zone: Option<String>,
 }
 
 /// Whether a server takes clients.

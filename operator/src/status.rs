@@ -14,6 +14,7 @@ use crate::crd::{
     CertificateStatus, Endpoint, NatsClusterStatus, RolloutStatus, ScalingStatus, ServerStatus,
     VersionStatus, condition,
 };
+use crate::reason::Reason;
 use crate::rollout::{Health, Observed, Plan, ReplaceReason, Server, Step, Target, Wait};
 use crate::validate::{CertificateSource, Cluster};
 
@@ -70,8 +71,8 @@ impl Certificate {
 pub struct Note {
     /// Somebody should look.
     pub warning: bool,
-    /// CamelCase word.
-    pub reason: &'static str,
+    /// In one word.
+    pub reason: Reason,
     /// One sentence.
     pub message: String,
 }
@@ -132,7 +133,7 @@ pub fn status(
 /// nothing that runs is touched.
 pub fn invalid(
     generation: i64,
-    reason: &'static str,
+    reason: Reason,
     message: &str,
     previous: Option<&NatsClusterStatus>,
     now: &Time,
@@ -144,7 +145,7 @@ pub fn invalid(
         Verdict::new(condition::RECONCILING, false, reason, "waiting for a spec that can be carried out"),
         Verdict::new(condition::STALLED, true, reason, message),
         available(&status),
-        Verdict::new(condition::CONFIG_APPLIED, false, "Rejected", message),
+        Verdict::new(condition::CONFIG_APPLIED, false, Reason::Rejected, message),
     ];
     status.conditions = conditions(verdicts, generation, previous, now);
     status
@@ -170,26 +171,27 @@ pub fn transition_notes(previous: Option<&NatsClusterStatus>, current: &NatsClus
     };
     if let Some(stalled) = find(current, condition::STALLED)
         && stalled.status == "True"
+        && let Some(reason) = Reason::ALL.iter().copied().find(|reason| reason.as_str() == stalled.reason)
         && was(condition::STALLED) != Some(("True", stalled.reason.as_str()))
     {
-        let reason = STALLED_REASONS.iter().find(|reason| **reason == stalled.reason).unwrap_or(&"Stalled");
         notes.push(Note { warning: true, reason, message: stalled.message.clone() });
     }
     if previous.is_some_and(|status| status.rollout.is_some()) && current.rollout.is_none() {
         let message =
             format!("{} servers run the newest version and configuration", current.updated_replicas);
-        notes.push(Note { warning: false, reason: "RolloutCompleted", message });
+        notes.push(Note { warning: false, reason: Reason::RolloutCompleted, message });
     }
     if let Some(ready) = find(current, condition::READY)
         && ready.status == "True"
         && was(condition::READY).is_none_or(|(status, _)| status != "True")
     {
-        notes.push(Note { warning: false, reason: "Ready", message: ready.message.clone() });
+        notes.push(Note { warning: false, reason: Reason::Ready, message: ready.message.clone() });
     }
     if let Some(certificates) = find(current, condition::CERTIFICATES_READY)
         && certificates.status == "False"
-        && let Some(reason) = CERTIFICATE_WARNINGS.iter().find(|reason| **reason == certificates.reason)
-        && was(condition::CERTIFICATES_READY) != Some(("False", reason))
+        && let Some(reason) =
+            CERTIFICATE_WARNINGS.iter().copied().find(|reason| reason.as_str() == certificates.reason)
+        && was(condition::CERTIFICATES_READY) != Some(("False", reason.as_str()))
     {
         notes.push(Note { warning: true, reason, message: certificates.message.clone() });
     }
@@ -197,7 +199,7 @@ pub fn transition_notes(previous: Option<&NatsClusterStatus>, current: &NatsClus
         && available.status == "False"
         && was(condition::AVAILABLE).is_some_and(|(status, _)| status == "True")
     {
-        notes.push(Note { warning: true, reason: "Unavailable", message: available.message.clone() });
+        notes.push(Note { warning: true, reason: Reason::Unavailable, message: available.message.clone() });
     }
     notes
 }
@@ -205,39 +207,25 @@ pub fn transition_notes(previous: Option<&NatsClusterStatus>, current: &NatsClus
 /// A certificate of somebody else that ends so soon should have been renewed.
 const EXPIRY_WARNING: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Reasons of `Stalled`, which are also the reasons of its Events.
-const STALLED_REASONS: &[&str] = &[
-    "InvalidSpec",
-    "VersionSkew",
-    "ConfigRejected",
-    "RolloutGateTimeout",
-    "ReloadRefused",
-    "ServerNotLeaving",
-    "SecretMissing",
-    "CertificateInvalid",
-    "CertManagerMissing",
-    "NameTaken",
-];
-
 /// Reasons of `CertificatesReady=False` that are worth an Event.
-const CERTIFICATE_WARNINGS: &[&str] = &["CertificateExpiring", "CertificateExpired"];
+const CERTIFICATE_WARNINGS: &[Reason] = &[Reason::CertificateExpiring, Reason::CertificateExpired];
 
 fn step_note(cluster: &Cluster, step: &Step) -> Option<Note> {
     let (reason, message) = match step {
-        Step::Grow { from, to } => ("ScaleUp", format!("from {from} to {to} servers")),
+        Step::Grow { from, to } => (Reason::ScaleUp, format!("from {from} to {to} servers")),
         Step::Shrink { from, to } => (
-            "ScaleDown",
+            Reason::ScaleDown,
             format!(
                 "from {from} to {to} servers: {} sends its clients to the others and leaves",
                 cluster.server_name(*to)
             ),
         ),
-        Step::Stop => ("Hibernating", "all servers stop".to_owned()),
+        Step::Stop => (Reason::Hibernating, "all servers stop".to_owned()),
         Step::Reload { ordinal } => {
-            ("ConfigReloaded", format!("{} loads the new configuration", cluster.server_name(*ordinal)))
+            (Reason::ConfigReloaded, format!("{} loads the new configuration", cluster.server_name(*ordinal)))
         }
         Step::Replace { ordinal, reason } => (
-            "ServerRestarting",
+            Reason::ServerRestarting,
             match reason {
                 ReplaceReason::Outdated => format!("{} is outdated", cluster.server_name(*ordinal)),
                 ReplaceReason::OutdatedAndUnready => {
@@ -261,6 +249,7 @@ fn row(cluster: &Cluster, target: &Target, server: &Server) -> ServerStatus {
         config_digest: server.config.clone(),
         routes: server.routes.map(|n| i32::try_from(n).unwrap_or(i32::MAX)),
         cert_not_after: server.certificate_not_after.map(Time),
+        zone: server.zone.clone(),
     }
 }
 
@@ -345,7 +334,7 @@ pub fn waiting_for(cluster: &Cluster, step: &Step) -> Option<String> {
             format!("{} to send its clients away and leave", name(ordinal))
         }
         Wait::Leaving { ordinal, overdue: true } => format!(
-            "{} to leave, which takes too long; if its node is gone for good, delete the pod with --force",
+            "{} to leave, which takes too long; if its node is gone for good, delete the Node, or the pod with --force",
             name(ordinal)
         ),
         Wait::Workload => "the StatefulSet controller to see the newest template".to_owned(),
@@ -385,13 +374,13 @@ pub fn waiting_for(cluster: &Cluster, step: &Step) -> Option<String> {
 struct Verdict {
     kind: &'static str,
     holds: Option<bool>,
-    reason: String,
+    reason: Reason,
     message: String,
 }
 
 impl Verdict {
-    fn new(kind: &'static str, holds: bool, reason: &str, message: impl Into<String>) -> Self {
-        Self { kind, holds: Some(holds), reason: reason.to_owned(), message: message.into() }
+    fn new(kind: &'static str, holds: bool, reason: Reason, message: impl Into<String>) -> Self {
+        Self { kind, holds: Some(holds), reason, message: message.into() }
     }
 }
 
@@ -402,16 +391,22 @@ fn ready(view: View<'_>) -> Verdict {
         == servers as usize
         && observed.servers.iter().all(|server| is_updated(target, server) && !server.leaving);
     match &plan.step {
-        Step::Wait(Wait::Paused) => {
-            Verdict::new(condition::READY, all_ready, "Paused", "spec.paused is true: nothing is changed")
-        }
-        _ if cluster.hibernated => {
-            Verdict::new(condition::READY, false, "Hibernated", "spec.hibernated is true: no server runs")
-        }
+        Step::Wait(Wait::Paused) => Verdict::new(
+            condition::READY,
+            all_ready,
+            Reason::Paused,
+            "spec.paused is true: nothing is changed",
+        ),
+        _ if cluster.hibernated => Verdict::new(
+            condition::READY,
+            false,
+            Reason::Hibernated,
+            "spec.hibernated is true: no server runs",
+        ),
         Step::Done => Verdict::new(
             condition::READY,
             true,
-            "AllServersReady",
+            Reason::AllServersReady,
             format!("all {servers} servers are ready"),
         ),
         step => Verdict::new(condition::READY, false, reason(view), doing(cluster, step)),
@@ -420,9 +415,9 @@ fn ready(view: View<'_>) -> Verdict {
 
 fn reconciling(view: View<'_>) -> Verdict {
     match &view.plan.step {
-        Step::Done => Verdict::new(condition::RECONCILING, false, "Done", "nothing to do"),
+        Step::Done => Verdict::new(condition::RECONCILING, false, Reason::Done, "nothing to do"),
         Step::Wait(Wait::Paused) => {
-            Verdict::new(condition::RECONCILING, false, "Paused", "spec.paused is true")
+            Verdict::new(condition::RECONCILING, false, Reason::Paused, "spec.paused is true")
         }
         step => Verdict::new(condition::RECONCILING, true, reason(view), doing(view.cluster, step)),
     }
@@ -432,21 +427,26 @@ fn stalled(view: View<'_>) -> Verdict {
     match &view.plan.step {
         Step::Wait(wait) if wait.overdue() => {
             let reason = match wait {
-                Wait::Leaving { .. } => "ServerNotLeaving",
-                Wait::Reloading { .. } => "ReloadRefused",
-                _ => "RolloutGateTimeout",
+                Wait::Leaving { .. } => Reason::ServerNotLeaving,
+                Wait::Reloading { .. } => Reason::ReloadRefused,
+                _ => Reason::RolloutGateTimeout,
             };
             Verdict::new(condition::STALLED, true, reason, doing(view.cluster, &view.plan.step))
         }
-        _ => Verdict::new(condition::STALLED, false, "Progressing", "no help is needed"),
+        _ => Verdict::new(condition::STALLED, false, Reason::Progressing, "no help is needed"),
     }
 }
 
 fn available(status: &NatsClusterStatus) -> Verdict {
     match status.ready_replicas {
-        0 => Verdict::new(condition::AVAILABLE, false, "NoServers", "no server takes clients"),
-        1 => Verdict::new(condition::AVAILABLE, true, "MinimumServers", "1 server takes clients"),
-        n => Verdict::new(condition::AVAILABLE, true, "MinimumServers", format!("{n} servers take clients")),
+        0 => Verdict::new(condition::AVAILABLE, false, Reason::NoServers, "no server takes clients"),
+        1 => Verdict::new(condition::AVAILABLE, true, Reason::MinimumServers, "1 server takes clients"),
+        n => Verdict::new(
+            condition::AVAILABLE,
+            true,
+            Reason::MinimumServers,
+            format!("{n} servers take clients"),
+        ),
     }
 }
 
@@ -459,28 +459,38 @@ fn config_applied(view: View<'_>) -> Verdict {
     let reload = differ(&|server| server.config.as_ref().is_some_and(|config| *config != target.config));
     let silent = differ(&|server| server.config.is_none());
     if restart > 0 {
-        return Verdict::new(kind, false, "RestartRequired", format!("{restart} servers are to be replaced"));
+        return Verdict::new(
+            kind,
+            false,
+            Reason::RestartRequired,
+            format!("{restart} servers are to be replaced"),
+        );
     }
     if reload > 0 {
-        return Verdict::new(kind, false, "ReloadPending", format!("{reload} servers are to load it"));
+        return Verdict::new(kind, false, Reason::ReloadPending, format!("{reload} servers are to load it"));
     }
     if silent > 0 {
         let message = format!("{silent} servers do not tell which configuration they run");
-        return Verdict { kind, holds: None, reason: "NotReported".to_owned(), message };
+        return Verdict { kind, holds: None, reason: Reason::NotReported, message };
     }
-    Verdict::new(kind, true, "Applied", "every server runs the newest configuration")
+    Verdict::new(kind, true, Reason::Applied, "every server runs the newest configuration")
 }
 
 fn certificates_ready(view: View<'_>, now: Timestamp) -> Verdict {
     let kind = condition::CERTIFICATES_READY;
     let Some(Certificate { secret_name, not_after, rotation, warn_before }) = view.certificate else {
-        return Verdict::new(kind, true, "Disabled", "spec.tls.mode is Disabled: there is no certificate");
+        return Verdict::new(
+            kind,
+            true,
+            Reason::Disabled,
+            "spec.tls.mode is Disabled: there is no certificate",
+        );
     };
     let Some(end) = *not_after else {
         return Verdict::new(
             kind,
             false,
-            "Missing",
+            Reason::Missing,
             format!("Secret {secret_name} holds no certificate yet"),
         );
     };
@@ -488,7 +498,7 @@ fn certificates_ready(view: View<'_>, now: Timestamp) -> Verdict {
         return Verdict::new(
             kind,
             false,
-            "CertificateExpired",
+            Reason::CertificateExpired,
             format!("the certificate in {secret_name} ended {end}"),
         );
     }
@@ -497,21 +507,21 @@ fn certificates_ready(view: View<'_>, now: Timestamp) -> Verdict {
     let others = staying().filter(other).count();
     if others > 0 {
         let message = format!("{others} servers still show another certificate than that in {secret_name}");
-        return Verdict::new(kind, false, "NotLoaded", message);
+        return Verdict::new(kind, false, Reason::NotLoaded, message);
     }
     if end.duration_since(now).unsigned_abs() < *warn_before {
         let message = format!("the certificate in {secret_name} ends {end} and was not renewed");
-        return Verdict::new(kind, false, "CertificateExpiring", message);
+        return Verdict::new(kind, false, Reason::CertificateExpiring, message);
     }
     let silent = staying().filter(|server| server.certificate_not_after.is_none()).count();
     if silent > 0 {
         let message = format!("{silent} servers do not tell which certificate they show");
-        return Verdict { kind, holds: None, reason: "NotReported".to_owned(), message };
+        return Verdict { kind, holds: None, reason: Reason::NotReported, message };
     }
     let (reason, more) = match rotation {
-        Some("Introducing") => ("Rotating", "; the next authority is being made known"),
-        Some(_) => ("Rotating", "; the previous authority is still trusted"),
-        None => ("Valid", ""),
+        Some("Introducing") => (Reason::Rotating, "; the next authority is being made known"),
+        Some(_) => (Reason::Rotating, "; the previous authority is still trusted"),
+        None => (Reason::Valid, ""),
     };
     Verdict::new(
         kind,
@@ -535,7 +545,18 @@ pub fn certificate_note(secret_name: &str, step: Rotation, issued: bool) -> Opti
         }
         Rotation::Keep => return None,
     };
-    Some(Note { warning: false, reason: "CertificateRotated", message })
+    Some(Note { warning: false, reason: Reason::CertificateRotated, message })
+}
+
+/// What is told of a `NatsCluster` that was written for another version of its definition.
+pub fn unreadable(error: &str) -> Note {
+    let message = format!("cannot be read by this version of the operator: {error}");
+    Note { warning: true, reason: Reason::Unreadable, message }
+}
+
+/// What is told when a Secret that the spec names does not exist.
+pub fn secret_missing(name: &str, field: &str) -> String {
+    format!("Secret {name}, named by {field}, does not exist")
 }
 
 /// What is told when a running server refused its configuration, in the server's words.
@@ -547,22 +568,28 @@ pub fn taken_back(problem: &str) -> String {
 }
 
 /// The reason of Ready=False and Reconciling=True.
-fn reason(view: View<'_>) -> &'static str {
+fn reason(view: View<'_>) -> Reason {
     let View { target, observed, plan, .. } = view;
     let outdated = observed.servers.iter().any(|server| server.template != target.template);
     match &plan.step {
-        Step::Grow { .. } => "ScalingUp",
-        Step::Shrink { .. } => "ScalingDown",
-        Step::Stop => "Hibernating",
-        Step::Reload { .. } | Step::Wait(Wait::Reloading { .. }) => "Reloading",
-        Step::Wait(Wait::Settling { .. }) if !outdated => "Reloading",
-        Step::Replace { .. } | Step::Wait(Wait::OnDelete { .. } | Wait::Settling { .. }) => "RollingUpdate",
-        Step::Done => "AllServersReady",
-        Step::Wait(_) if observed.workload_servers.is_some_and(|now| now > target.servers) => "ScalingDown",
-        Step::Wait(Wait::Leaving { ordinal, .. }) if *ordinal >= target.servers => "ScalingDown",
-        Step::Wait(_) if outdated => "RollingUpdate",
-        Step::Wait(_) if observed.servers.iter().any(|server| !is_updated(target, server)) => "Reloading",
-        Step::Wait(_) => "WaitingForServers",
+        Step::Grow { .. } => Reason::ScalingUp,
+        Step::Shrink { .. } => Reason::ScalingDown,
+        Step::Stop => Reason::Hibernating,
+        Step::Reload { .. } | Step::Wait(Wait::Reloading { .. }) => Reason::Reloading,
+        Step::Wait(Wait::Settling { .. }) if !outdated => Reason::Reloading,
+        Step::Replace { .. } | Step::Wait(Wait::OnDelete { .. } | Wait::Settling { .. }) => {
+            Reason::RollingUpdate
+        }
+        Step::Done => Reason::AllServersReady,
+        Step::Wait(_) if observed.workload_servers.is_some_and(|now| now > target.servers) => {
+            Reason::ScalingDown
+        }
+        Step::Wait(Wait::Leaving { ordinal, .. }) if *ordinal >= target.servers => Reason::ScalingDown,
+        Step::Wait(_) if outdated => Reason::RollingUpdate,
+        Step::Wait(_) if observed.servers.iter().any(|server| !is_updated(target, server)) => {
+            Reason::Reloading
+        }
+        Step::Wait(_) => Reason::WaitingForServers,
     }
 }
 
@@ -593,7 +620,7 @@ fn conditions<const N: usize>(
             Condition {
                 type_: verdict.kind.to_owned(),
                 status: status.to_owned(),
-                reason: verdict.reason,
+                reason: verdict.reason.as_str().to_owned(),
                 message: verdict.message,
                 observed_generation: Some(generation),
                 last_transition_time: before.map_or_else(|| now.clone(), |c| c.last_transition_time.clone()),
@@ -643,6 +670,7 @@ mod tests {
             version: Some("1.0.0".to_owned()),
             trouble: None,
             certificate_not_after: None,
+            zone: None,
         }
     }
 
@@ -697,7 +725,7 @@ mod tests {
                     o.servers[1].state_age = late;
                 }),
                 "False WaitingForServers: waiting for orders-1 to leave, which takes too long; if its node is gone \
-                 for good, delete the pod with --force",
+                 for good, delete the Node, or the pod with --force",
             ),
             (
                 none.clone(),
@@ -837,7 +865,8 @@ mod tests {
     #[test]
     fn a_refused_spec_leaves_rows_alone_and_is_stalled() {
         let before = seen(serde_json::json!({}), &three(), Reload::Possible);
-        let after = invalid(8, "ConfigRejected", "spec.config.merge: unknown field", Some(&before), &at(9));
+        let after =
+            invalid(8, Reason::ConfigRejected, "spec.config.merge: unknown field", Some(&before), &at(9));
         assert_eq!(after.servers, before.servers);
         assert_eq!(after.observed_generation, Some(8));
         assert_eq!(show(&after, condition::STALLED), "True ConfigRejected: spec.config.merge: unknown field");
@@ -845,7 +874,7 @@ mod tests {
         assert!(show(&after, condition::AVAILABLE).starts_with("True"));
         let notes = transition_notes(Some(&before), &after);
         assert_eq!(notes.len(), 1);
-        assert!(notes[0].warning && notes[0].reason == "ConfigRejected");
+        assert!(notes[0].warning && notes[0].reason == Reason::ConfigRejected);
         // Told once, not at every look.
         assert_eq!(transition_notes(Some(&after), &after), []);
     }
@@ -884,14 +913,14 @@ mod tests {
         let (begin_notes, begin) = look(&outdated, None, 1);
         let rollout = begin.rollout.clone().expect("under way");
         assert_eq!((rollout.updated, rollout.total, rollout.current.as_deref()), (2, 3, Some("orders-0")));
-        assert_eq!(begin_notes[0].reason, "ServerRestarting");
+        assert_eq!(begin_notes[0].reason, Reason::ServerRestarting);
         let starting = changed(|o| o.servers[0].health = Health::Unready);
         let (_, middle) = look(&starting, Some(&begin), 2);
         assert_eq!(middle.rollout.as_ref().and_then(|rollout| rollout.started_at.clone()), Some(at(1)));
         let (end_notes, end) = look(&three(), Some(&middle), 3);
         assert_eq!(end.rollout, None);
         let reasons: Vec<_> = end_notes.iter().map(|note| note.reason).collect();
-        assert_eq!(reasons, ["RolloutCompleted", "Ready"]);
+        assert_eq!(reasons, [Reason::RolloutCompleted, Reason::Ready]);
     }
 
     #[test]

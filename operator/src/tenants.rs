@@ -23,7 +23,7 @@ use crate::observe::kubernetes::owner_uid;
 use crate::rollout;
 use crate::status::Note;
 use crate::tenancy::credentials::{Credentials, STATE};
-use crate::tenancy::{self, Held, Observed, Outcome, Refusal, Served};
+use crate::tenancy::{self, Held, Observed, Outcome, Served};
 use crate::validate::Cluster;
 
 /// Label of a user's Secret: the cluster that its credentials are for.
@@ -237,9 +237,9 @@ where
         (K::kind(&()), format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()));
     for note in notes {
         if note.warning {
-            tracing::warn!(%kind, name, reason = note.reason, "{}", note.message);
+            tracing::warn!(%kind, name, reason = %note.reason, "{}", note.message);
         } else {
-            tracing::info!(%kind, name, reason = note.reason, "{}", note.message);
+            tracing::info!(%kind, name, reason = %note.reason, "{}", note.message);
         }
         apply::event(client, reporter, &object.object_ref(&()), &note).await;
     }
@@ -258,10 +258,7 @@ pub async fn orphans(
 ) -> Result<(), ApplyError> {
     let parameters = ListParams::default().match_any();
     let Ok((accounts, users)) = read(client, namespace, cluster, &parameters).await else { return Ok(()) };
-    let refusal = || Refusal {
-        reason: "ClusterNotFound",
-        message: format!("no NatsCluster {cluster} in namespace {namespace}"),
-    };
+    let refusal = || tenancy::no_cluster(cluster, namespace);
     let outcome = Outcome {
         refused_accounts: accounts.iter().map(|account| (account.name_any(), refusal())).collect(),
         refused_users: users.iter().map(|user| (user.name_any(), refusal())).collect(),

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::client::Body;
-use operator::apply::{self, ApplyError};
+use operator::apply::{self, ApplyError, Known};
 use operator::build::config::{Generation, Placement, Reload, render};
 use operator::build::{self, SystemSecret};
 use operator::certificates::{Asked, State, issue};
@@ -106,21 +107,48 @@ async fn everything_is_applied_once_and_only_drift_again() {
     let (script, cluster) = (Script::default(), cluster(json!({})));
     let client = script.client();
     let resources = resources(&cluster);
-    apply::resources(&client, &cluster, &resources).await.expect("applied");
+    apply::resources(&client, &cluster, &resources, &Known::default()).await.expect("applied");
     let writes = script.writes();
     assert_eq!(writes.len(), 7);
     assert!(writes.last().is_some_and(|(_, path, _)| path == STATEFUL_SET), "what pods need comes first");
 
-    apply::resources(&client, &cluster, &resources).await.expect("applied");
+    apply::resources(&client, &cluster, &resources, &Known::default()).await.expect("applied");
     assert_eq!(script.writes(), [], "nothing drifted");
 
     let mut set = script.get(STATEFUL_SET).expect("exists");
     set["spec"]["replicas"] = json!(9);
     script.put(STATEFUL_SET, set);
-    apply::resources(&client, &cluster, &resources).await.expect("applied");
+    apply::resources(&client, &cluster, &resources, &Known::default()).await.expect("applied");
     let writes = script.writes();
     assert_eq!(writes.len(), 1);
     assert_eq!(writes[0].2["spec"]["replicas"], 3);
+}
+
+/// An object that was read a moment ago and is as it should be is not read again; one that is not, or is somebody
+/// else's, is.
+#[tokio::test]
+async fn what_was_read_already_is_read_again_only_to_be_changed() {
+    let (script, cluster) = (Script::default(), cluster(json!({})));
+    let client = script.client();
+    let resources = resources(&cluster);
+    apply::resources(&client, &cluster, &resources, &Known::default()).await.expect("applied");
+    let set = script.get(STATEFUL_SET).expect("exists");
+    let look = async |set: &Value| {
+        script.writes();
+        let set: StatefulSet = serde_json::from_value(set.clone()).expect("a StatefulSet");
+        let mut known = Known::default();
+        known.add(Some(&set));
+        apply::resources(&client, &cluster, &resources, &known).await.expect("applied");
+        let requests = script.requests.lock().expect("lock");
+        requests.iter().filter(|(_, path, _)| path == STATEFUL_SET).count()
+    };
+    assert_eq!(look(&set).await, 0, "as it should be");
+    let mut drifted = set.clone();
+    drifted["spec"]["replicas"] = json!(9);
+    assert_eq!(look(&drifted).await, 1, "looked at again, and somebody has put it right meanwhile");
+    let mut foreign = set;
+    foreign["metadata"]["ownerReferences"][0]["uid"] = json!("theirs");
+    assert_eq!(look(&foreign).await, 1);
 }
 
 /// Whatever somebody changes or takes away in an object of ours comes back; what they add is theirs.
@@ -132,9 +160,9 @@ async fn drift_is_repaired_in_every_kind_of_object() {
     let system = SystemSecret { route_password: "p".to_owned(), operator_seed: "s".to_owned() };
     let state = certificates();
     let apply_all = async || {
-        apply::system(&client, &cluster, &system).await.expect("applied");
-        apply::certificates(&client, &cluster, &state).await.expect("applied");
-        apply::resources(&client, &cluster, &resources).await.expect("applied");
+        apply::system(&client, &cluster, &system, &Known::default()).await.expect("applied");
+        apply::certificates(&client, &cluster, &state, &Known::default()).await.expect("applied");
+        apply::resources(&client, &cluster, &resources, &Known::default()).await.expect("applied");
     };
     apply_all().await;
     let paths: Vec<String> = script.writes().into_iter().map(|(_, path, _)| path).collect();
@@ -215,9 +243,12 @@ async fn other_peoples_objects_are_never_written() {
             script.put(path, secret.clone());
         }
         let system = SystemSecret { route_password: "p".to_owned(), operator_seed: "s".to_owned() };
-        let refused = apply::system(&client, &cluster, &system).await.expect_err("refused");
+        let refused =
+            apply::system(&client, &cluster, &system, &Known::default()).await.expect_err("refused");
         assert!(matches!(&refused, ApplyError::Foreign { name, .. } if name == "orders-system"), "{refused}");
-        let refused = apply::resources(&client, &cluster, &resources(&cluster)).await.expect_err("refused");
+        let refused = apply::resources(&client, &cluster, &resources(&cluster), &Known::default())
+            .await
+            .expect_err("refused");
         assert!(matches!(&refused, ApplyError::Foreign { name, .. } if name == "orders-config"), "{refused}");
         assert_eq!(script.get(CONFIG), Some(secret.clone()));
         assert_eq!(script.get(SYSTEM), Some(secret));
@@ -230,15 +261,15 @@ async fn a_budget_that_is_turned_off_goes_and_a_foreign_one_stays() {
     let off = cluster(json!({"disruptionBudget": {"mode": "Disabled"}}));
     let (script, on) = (Script::default(), cluster(json!({})));
     let client = script.client();
-    apply::resources(&client, &on, &resources(&on)).await.expect("applied");
+    apply::resources(&client, &on, &resources(&on), &Known::default()).await.expect("applied");
     assert!(script.get(BUDGET).is_some());
-    apply::resources(&client, &off, &resources(&off)).await.expect("applied");
+    apply::resources(&client, &off, &resources(&off), &Known::default()).await.expect("applied");
     assert_eq!(script.get(BUDGET), None);
 
     let foreign =
         json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "orders"}});
     script.put(BUDGET, foreign.clone());
-    apply::resources(&client, &off, &resources(&off)).await.expect("applied");
+    apply::resources(&client, &off, &resources(&off), &Known::default()).await.expect("applied");
     assert_eq!(script.get(BUDGET), Some(foreign));
 }
 
@@ -265,11 +296,11 @@ async fn secrets_are_only_in_secrets() {
     let client = script.client();
     let system =
         SystemSecret { route_password: "a-route-password".to_owned(), operator_seed: "a-seed".to_owned() };
-    apply::system(&client, &cluster, &system).await.expect("applied");
+    apply::system(&client, &cluster, &system, &Known::default()).await.expect("applied");
     let rendered =
         render(&cluster, &Placement::in_pod(&cluster), &system.route_password, &[]).expect("renders");
     let generation = Generation::after(None, rendered, Reload::Impossible);
-    apply::resources(&client, &cluster, &build::resources(&cluster, &generation, None, 3))
+    apply::resources(&client, &cluster, &build::resources(&cluster, &generation, None, 3), &Known::default())
         .await
         .expect("applied");
     for (_, path, body) in script.writes() {

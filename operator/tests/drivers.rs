@@ -66,7 +66,8 @@ fn both_drivers_ask_the_same_tenancy() {
 /// What decides talks to nobody; what talks decides nothing.
 #[test]
 fn only_observe_apply_and_the_drivers_have_the_outside_world() {
-    let pure = ["crd", "validate.rs", "build", "certificates", "tenancy", "rollout.rs", "status.rs"];
+    let pure =
+        ["crd", "validate.rs", "build", "certificates", "tenancy", "rollout.rs", "status.rs", "reason.rs"];
     let outside =
         ["kube::Client", "tokio::", "std::fs", "std::net", "Instant::now", "Timestamp::now", "rand::rng"];
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -194,6 +194,7 @@ impl World {
             version: None,
             trouble: None,
             certificate_not_after: None,
+            zone: None,
         };
         Observed {
             workload_servers: self.workload,

@@ -29,6 +29,9 @@ pub fn play(context: &mut Context) -> Result<()> {
             "not-there",
         )
     })?;
+    context.step("a version too far away: the same, with the one to go to first", |context| {
+        refused_by_operator(context, "{replicas: 1, version: 0.3.0}", "go to 0.2 first")
+    })?;
     context.step("bad input: kubectl delete", |context| {
         NatsCluster::new(&context.kubernetes, "bad-input").delete(&before)
     })

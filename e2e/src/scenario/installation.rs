@@ -17,14 +17,16 @@ const VALUES: [&str; 3] = [
 
 /// Installs CRDs and operator: with helm, or in a short run from the plain manifests.
 pub(super) fn install(context: &mut Context) -> Result<()> {
-    context.step("a namespace that only lets restricted pods in", |context| {
-        context.kubernetes.with_manifest(
-            &["apply"],
-            &format!(
-                "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels: \
-                 {{pod-security.kubernetes.io/enforce: restricted}}\n"
-            ),
-        )?;
+    context.step("namespaces that only let restricted pods in, for clusters and operator", |context| {
+        for namespace in [NAMESPACE, OPERATOR_NAMESPACE] {
+            context.kubernetes.with_manifest(
+                &["apply"],
+                &format!(
+                    "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {namespace}\n  labels: \
+                     {{pod-security.kubernetes.io/enforce: restricted}}\n"
+                ),
+            )?;
+        }
         Ok(String::new())
     })?;
     if context.short {

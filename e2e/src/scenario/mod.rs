@@ -5,10 +5,13 @@
 
 mod bad_input;
 mod certificates;
+mod everyday;
 pub mod installation;
 mod lifecycle;
+mod metrics_api;
 mod nats_cluster;
 mod networking;
+mod nodes;
 mod operator;
 mod recovery;
 mod reload;
@@ -49,6 +52,10 @@ enum Scenario {
     Operator,
     /// Clients outside of the Kubernetes cluster; played only if named
     Networking,
+    /// Drift, pause, hibernation, pod templates, one namespace, cert-manager; played only if named
+    Everyday,
+    /// Zones, a server that stands still, nodes that die; played only if named
+    Nodes,
     /// Accounts, users, `kubectl nats`, metrics; played only if named
     Tenants,
 }
@@ -80,6 +87,7 @@ pub struct RunArguments {
 /// What a scenario has at hand.
 struct Context {
     kubernetes: Kubernetes,
+    provider: ProviderArguments,
     runtime: tokio::runtime::Runtime,
     short: bool,
     /// Whether nodes have the image with ourselves as a client.
@@ -139,6 +147,7 @@ impl RunArguments {
         self.provider.enter_network()?;
         let mut context = Context {
             kubernetes: Kubernetes::new(self.provider.kubeconfig()?, NAMESPACE),
+            provider: self.provider.clone(),
             runtime: tokio::runtime::Runtime::new()?,
             short: self.short,
             has_client_image,
@@ -193,6 +202,8 @@ impl RunArguments {
                 Scenario::BadInput => bad_input::play(context)?,
                 Scenario::Operator => operator::play(context)?,
                 Scenario::Networking => networking::play(context)?,
+                Scenario::Everyday => everyday::play(context)?,
+                Scenario::Nodes => nodes::play(context)?,
                 Scenario::Tenants => tenants::play(context)?,
             }
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use super::metrics_api::{METRIC, MetricsApi};
 use super::nats_cluster::{NatsCluster, READY_TIMEOUT};
 use super::{Context, OPERATOR_NAMESPACE};
 use crate::kubernetes::{Kubernetes, shown};
@@ -14,7 +15,9 @@ const NAME: &str = "handover";
 /// The lease lasts 15 s, and a leader that was killed cannot give it back.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The autoscaler looks every 15 s.
-const AUTOSCALER_TIMEOUT: Duration = Duration::from_secs(120);
+const AUTOSCALER_TIMEOUT: Duration = Duration::from_secs(180);
+/// The API server looks at an API that it is told of within seconds, or half a minute later.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Plays the scenario.
 pub fn play(context: &mut Context) -> Result<()> {
@@ -31,7 +34,7 @@ pub fn play(context: &mut Context) -> Result<()> {
     })?;
     context.step("the leader is killed in the middle of a roll: every server is replaced once", roll)?;
     context.step("the leader is killed while the cluster shrinks: one server leaves at a time", shrink)?;
-    context.step("an autoscaler grows and shrinks the cluster through /scale", autoscale)?;
+    context.step("an autoscaler follows the connections through /scale: 3 to 5 to 3", autoscale)?;
     context.step("handover: kubectl delete", |context| {
         scale_operator(context, 1)?;
         NatsCluster::new(&context.kubernetes, NAME).delete(&before)
@@ -158,18 +161,24 @@ fn shrink(context: &Context) -> Result<String> {
     Ok(format!("5 ready {grown} after the first kill, 2 left {} after the second", shown(start)))
 }
 
-/// Without a metrics API an autoscaler still keeps to its bounds, and that by `/scale` alone.
+/// An autoscaler that follows the servers' connections, by a metrics API.
 fn autoscale(context: &Context) -> Result<String> {
     let kubernetes = &context.kubernetes;
     let cluster = NatsCluster::new(kubernetes, NAME);
-    let scaler = |min: u8, max: u8| {
-        format!(
+    let metrics = context.runtime.block_on(MetricsApi::start(kubernetes))?;
+    kubernetes.wait_for("the API server has the metrics API", METRICS_TIMEOUT, || {
+        kubernetes.kubectl(&["get", "--raw", &format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/{}/pods/*/{METRIC}?labelSelector=app.kubernetes.io%2Finstance%3D{NAME}", kubernetes.namespace)])
+    })?;
+    kubernetes.with_manifest(
+        &["apply"],
+        &format!(
             "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {{name: {NAME}}}\nspec:\n  \
              scaleTargetRef: {{apiVersion: starling.dev/v1alpha1, kind: NatsCluster, name: {NAME}}}\n  \
-             minReplicas: {min}\n  maxReplicas: {max}\n  metrics:\n  - type: Resource\n    \
-             resource: {{name: cpu, target: {{type: Utilization, averageUtilization: 80}}}}\n"
-        )
-    };
+             minReplicas: 3\n  maxReplicas: 5\n  metrics:\n  - type: Pods\n    pods: {{metric: {{name: {METRIC}}}, \
+             target: {{type: AverageValue, averageValue: \"10\"}}}}\n  \
+             behavior: {{scaleDown: {{stabilizationWindowSeconds: 0}}}}\n"
+        ),
+    )?;
     let within = |servers: usize| {
         let start = Instant::now();
         kubernetes.wait_for("the cluster is as the autoscaler wants it", AUTOSCALER_TIMEOUT, || {
@@ -177,18 +186,23 @@ fn autoscale(context: &Context) -> Result<String> {
         })?;
         anyhow::Ok(shown(start))
     };
-    kubernetes.with_manifest(&["apply"], &scaler(4, 6))?;
-    let grown = within(4)?;
-    kubernetes.with_manifest(&["apply"], &scaler(1, 2))?;
-    let shrunk = within(2)?;
+    // Fifty at ten a server.
+    let mut clients = Vec::new();
+    for server in cluster.servers()?.iter().cycle().take(50) {
+        clients.push(context.runtime.block_on(async_nats::connect(server.url()))?);
+    }
+    let grown = within(5)?;
+    let selector = cluster.object()?["status"]["selector"].as_str().unwrap_or_default().to_owned();
+    ensure!(metrics.selector() == selector, "it asked for {:?}, not {selector:?}", metrics.selector());
+    drop(clients);
+    let shrunk = within(3)?;
     let found = kubernetes.get(&["hpa", NAME])?;
-    let able = found["status"]["conditions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|condition| condition["type"] == "AbleToScale")
-        .context("no condition AbleToScale")?;
-    ensure!(able["status"] == "True", "{able}");
+    let conditions = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    for kind in ["AbleToScale", "ScalingActive"] {
+        let holds = conditions.iter().any(|found| found["type"] == kind && found["status"] == "True");
+        ensure!(holds, "{kind} is not True: {conditions:?}");
+    }
     kubernetes.kubectl(&["delete", "hpa", NAME])?;
-    Ok(format!("4 servers after {grown}, 2 after {shrunk}"))
+    metrics.stop()?;
+    Ok(format!("50 clients: 5 servers after {grown}; none: 3 after {shrunk}"))
 }

@@ -4,6 +4,8 @@
 //! Writes, reads, checks and compares files by the server's own crate, so nothing is handed to a server
 //! that it would refuse. Decides no range and no default of the server.
 
+use std::time::Duration;
+
 use config::grammar::{Entry, Map, Node, Value};
 use config::tls::{CertificatePair, HandshakeFirst, Tls};
 use config::{Config, Port, ServerUrl, Settings};
@@ -20,6 +22,13 @@ pub const TLS_FOLDER: &str = "/etc/nats-tls";
 
 /// User under which servers greet each other.
 pub const ROUTE_USER: &str = "route";
+
+/// How often servers probe each other, and how many probes may stay unanswered. nats-server's 30 s and 2 let a
+/// server that froze, or whose node lost power, swallow messages for over a minute; on the network of one
+/// Kubernetes cluster a server that is silent for six seconds is gone. `config.merge` may say otherwise.
+const ROUTE_PING_INTERVAL: Duration = Duration::from_secs(2);
+/// See [`ROUTE_PING_INTERVAL`].
+const ROUTE_PING_MAX: u32 = 2;
 
 /// Where a server listens and whom it looks for: all that differs between pods and processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -314,6 +323,8 @@ fn base(cluster: &Cluster, placement: &Placement, route_password: &str) -> Setti
     routing.name = Some(cluster.cluster_name.clone());
     routing.host = placement.host.clone();
     routing.port = Some(Port::Fixed(placement.route_port));
+    routing.ping_interval = Some(ROUTE_PING_INTERVAL);
+    routing.ping_max = Some(ROUTE_PING_MAX);
     routing.pool_size = u32::from(cluster.pool_size);
     routing.no_advertise = !cluster.listener.advertise;
     routing.username = Some(ROUTE_USER.to_owned());

@@ -13,7 +13,7 @@ pub use objects::{
     CLUSTER_PORT_NAME, PROVEN_FILE, Resources, SystemSecret, client_service_url, config_secret,
     config_secret_name, outside_endpoints, resources, system_secret, system_secret_name, url_scheme,
 };
-pub use pods::{CONTAINER, template_hash};
+pub use pods::{CONTAINER, ZONE_TAG, template_hash};
 pub use tls::{
     authority_secret, authority_secret_name, cert_manager_secret_name, certificate, server_secret,
     tls_secret_name,

@@ -428,6 +428,36 @@ mod tests {
     }
 
     #[test]
+    fn servers_carry_the_zone_of_their_node_as_a_tag() {
+        let carries = |spec| {
+            let pod = pod(&built(spec).1);
+            let container = &pod["containers"][0];
+            let args = container["args"].as_array().cloned().expect("args");
+            let zone = json!({"fieldRef": {"apiVersion": "v1",
+                                           "fieldPath": "metadata.labels['topology.kubernetes.io/zone']"}});
+            let env = container["env"].as_array().cloned().expect("env");
+            let known = env.iter().any(|env| env["name"] == "POD_ZONE" && env["valueFrom"] == zone);
+            known && args.windows(2).any(|pair| pair == [json!("--server_tags"), json!("az:$(POD_ZONE)")])
+        };
+        assert!(carries(json!({})));
+        assert!(carries(json!({"topology": {"zone": "Required"}, "config": {"serverTags": ["ssd"]}})));
+        assert!(!carries(json!({"topology": {"zone": "Disabled"}})));
+    }
+
+    #[test]
+    fn servers_notice_a_dead_one_within_seconds_unless_the_user_wants_otherwise() {
+        let file = |spec| {
+            let data = built(spec).1.config.data.expect("data");
+            let text = String::from_utf8(data[CONFIG_FILE].0.clone()).expect("text");
+            let settings = crate::build::config::read_back(&text).expect("a configuration").settings;
+            (settings.cluster.ping_interval.map(|pause| pause.as_secs()), settings.cluster.ping_max)
+        };
+        assert_eq!(file(json!({})), (Some(2), Some(2)));
+        let merged = json!({"config": {"merge": {"cluster": {"ping_interval": "20s"}}}});
+        assert_eq!(file(merged), (Some(20), Some(2)));
+    }
+
+    #[test]
     fn a_leaving_pod_gets_its_lame_duck_time() {
         let pod = pod(&built(json!({"config": {"lameDuckDuration": "2m"}})).1);
         assert_eq!(pod["terminationGracePeriodSeconds"], 150);
@@ -477,7 +507,10 @@ mod tests {
         assert_eq!(pod["priorityClassName"], "high");
         assert_eq!(pod["containers"].as_array().map(Vec::len), Some(2));
         assert_eq!(pod["containers"][0]["name"], "nats");
-        assert_eq!(pod["containers"][0]["env"].as_array().map(Vec::len), Some(2));
+        let env = pod["containers"][0]["env"].as_array().cloned().expect("env");
+        for name in ["POD_NAME", "X"] {
+            assert!(env.iter().any(|env| env["name"] == name), "{name} is not in {env:?}");
+        }
         let template = resources.stateful_set.spec.expect("spec").template;
         let labels = template.metadata.and_then(|metadata| metadata.labels).expect("labels");
         assert_eq!(labels["app.kubernetes.io/instance"], "orders");

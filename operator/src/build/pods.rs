@@ -22,6 +22,10 @@ use crate::validate::Cluster;
 
 /// Name of the broker's container.
 pub const CONTAINER: &str = "nats";
+/// What the server tag of its zone begins with.
+pub const ZONE_TAG: &str = "az:";
+/// Label of a node, and of the pods on it: its zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// User and group of the broker's image.
 const USER: i64 = 65532;
 /// Where the configuration is mounted.
@@ -134,6 +138,12 @@ fn container(cluster: &Cluster) -> Container {
         .map(str::to_owned)
         .to_vec();
     let mut env = vec![of_pod("POD_NAME", "metadata.name")];
+    if cluster.topology.zone != Spread::Disabled {
+        // Kubernetes copies the node's zone to the pod when it is bound; without one the tag has no value, and the
+        // server leaves it out.
+        env.push(of_pod("POD_ZONE", &format!("metadata.labels['{ZONE_LABEL}']")));
+        args.extend(["--server_tags".to_owned(), format!("{ZONE_TAG}$(POD_ZONE)")]);
+    }
     if let Some(template) = &cluster.listener.advertise_template {
         env.push(of_pod("POD_ORDINAL", "metadata.labels['apps.kubernetes.io/pod-index']"));
         env.push(of_pod("NODE_ADDRESS", "status.hostIP"));
@@ -217,10 +227,7 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
 }
 
 fn spread_constraints(cluster: &Cluster) -> Vec<TopologySpreadConstraint> {
-    let places = [
-        ("topology.kubernetes.io/zone", cluster.topology.zone),
-        ("kubernetes.io/hostname", cluster.topology.host),
-    ];
+    let places = [(ZONE_LABEL, cluster.topology.zone), ("kubernetes.io/hostname", cluster.topology.host)];
     let wanted = places.into_iter().filter_map(|(key, spread)| match spread {
         Spread::Required => Some((key, "DoNotSchedule")),
         Spread::Preferred => Some((key, "ScheduleAnyway")),

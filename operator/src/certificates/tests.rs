@@ -42,6 +42,7 @@ fn showing(shown: &[Option<Timestamp>]) -> Observed {
         version: None,
         trouble: None,
         certificate_not_after: *shown,
+        zone: None,
     };
     Observed { servers: shown.iter().enumerate().map(server).collect(), ..Observed::default() }
 }

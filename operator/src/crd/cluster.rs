@@ -549,7 +549,8 @@ pub enum Advertise {
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Topology {
-    /// Over zones (label topology.kubernetes.io/zone).
+    /// Over zones (label topology.kubernetes.io/zone). Unless Disabled, servers also carry the zone as the tag
+    /// az:ZONE, beside serverTags; it takes Kubernetes 1.35 or later, which copies the label from node to pod.
     #[serde(default = "preferred")]
     pub zone: Spread,
     /// Over nodes (label kubernetes.io/hostname).

@@ -131,6 +131,9 @@ pub struct ServerStatus {
     /// End of the certificate that the server shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cert_not_after: Option<Time>,
+    /// Zone that the server says it is in, by its tag `az:`; absent if its node has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// A rolling update under way.

@@ -337,6 +337,7 @@ impl Workload {
             version: process.report.as_ref().and_then(|report| report.version.clone()),
             trouble: process.trouble.clone(),
             certificate_not_after: process.report.as_ref().and_then(|report| report.certificate_not_after),
+            zone: None,
         };
         Observed {
             workload_servers: Some(self.wanted),

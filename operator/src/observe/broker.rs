@@ -11,6 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::build::ZONE_TAG;
 use crate::rollout::Health;
 
 /// Longest answer that is read; `/routez` of a full mesh of 99 servers stays far below.
@@ -33,6 +34,8 @@ pub struct Report {
     pub messages_in: u64,
     /// End of the certificate that it shows; the earlier one where it shows two.
     pub certificate_not_after: Option<Timestamp>,
+    /// Zone, by its tag [`ZONE_TAG`].
+    pub zone: Option<String>,
 }
 
 /// Fields of `/varz` that we read.
@@ -52,6 +55,8 @@ struct Varz {
     in_msgs: u64,
     #[serde(default)]
     tls_cert_not_after: Option<Timestamp>,
+    #[serde(default)]
+    tags: Vec<String>,
     #[serde(default)]
     cluster: VarzCluster,
 }
@@ -127,6 +132,9 @@ impl Prober {
             messages_in: varz.as_ref().map_or(0, |varz| varz.in_msgs),
             certificate_not_after: varz.as_ref().and_then(|varz| {
                 [varz.tls_cert_not_after, varz.cluster.tls_cert_not_after].into_iter().flatten().min()
+            }),
+            zone: varz.as_ref().and_then(|varz| {
+                varz.tags.iter().find_map(|tag| tag.strip_prefix(ZONE_TAG)).map(str::to_owned)
             }),
         })
     }

@@ -10,12 +10,14 @@ use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 
 use super::broker::{Prober, Report};
+use crate::apply::Known;
 use crate::build::config::{CONFIG_FILE, Fragment, Generation, read_back};
 use crate::build::{
     PROVEN_FILE, authority_secret_name, config_secret_name, labels, system_secret_name, tls_secret_name,
 };
 use crate::certificates::{State, Stored, key};
 use crate::rollout::{Health, Observed, Server};
+use crate::status;
 use crate::validate::{CertificateSource, Cluster};
 
 /// What a reconcile begins with.
@@ -35,6 +37,8 @@ pub struct Seen {
     pub stateful_set: Option<StatefulSet>,
     /// Its pods.
     pub pods: Vec<Pod>,
+    /// What was read of our own objects, so that it need not be read again to be found as it should be.
+    pub known: Known,
 }
 
 /// Reads everything that concerns a cluster. Brokers are asked separately, by [`reports`].
@@ -59,6 +63,12 @@ pub async fn cluster(client: &Client, cluster: &Cluster) -> Result<Seen, kube::E
         sets.get_opt(&cluster.name),
         pods.list(&selected),
     )?;
+    let mut known = Known::default();
+    for secret in [&system, &config, &authority] {
+        known.add(secret.as_ref());
+    }
+    known.add(certificate.as_ref().filter(|_| own));
+    known.add(stateful_set.as_ref());
     let ours =
         |secret: Option<Secret>| secret.filter(|secret| owner_uid(&secret.metadata) == Some(&cluster.uid));
     let stateful_set = stateful_set.filter(|set| owner_uid(&set.metadata) == Some(&cluster.uid));
@@ -75,6 +85,7 @@ pub async fn cluster(client: &Client, cluster: &Cluster) -> Result<Seen, kube::E
         fragments,
         pods: pods.items.into_iter().filter(|pod| owner_uid(&pod.metadata) == set_uid.as_ref()).collect(),
         stateful_set,
+        known,
     })
 }
 
@@ -103,7 +114,7 @@ async fn fragments(
     let mut fragments = Vec::new();
     for (name, key) in &cluster.config.merge_from {
         let Some(secret) = secrets.get_opt(name).await? else {
-            return Ok(Err(format!("Secret {name}, named by spec.config.mergeFrom, does not exist")));
+            return Ok(Err(status::secret_missing(name, "spec.config.mergeFrom")));
         };
         let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(key)) else {
             return Ok(Err(format!("Secret {name}, named by spec.config.mergeFrom, has no key {key}")));
@@ -243,6 +254,7 @@ fn server(ordinal: u32, pod: &Pod, report: Option<&Report>, now: &Time) -> Serve
         version: report.as_ref().and_then(|report| report.version.clone()),
         trouble: trouble(pod),
         certificate_not_after: report.as_ref().and_then(|report| report.certificate_not_after),
+        zone: report.as_ref().and_then(|report| report.zone.clone()),
     }
 }
 
@@ -312,6 +324,7 @@ mod tests {
             connections: 0,
             messages_in: 0,
             certificate_not_after: None,
+            zone: Some("eu-1a".to_owned()),
         })
     }
 
@@ -333,6 +346,7 @@ mod tests {
         assert_eq!(server(report(Health::Unready)).health, Health::Unready);
         assert_eq!(server(report(Health::Ready)).state_age, Duration::from_secs(50));
         assert_eq!(server(report(Health::Ready)).template, "abc");
+        assert_eq!(server(report(Health::Ready)).zone.as_deref(), Some("eu-1a"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub use status::{Served, account_status, status_notes, user_status};
 
 use self::credentials::{Credentials, Wanted};
 use crate::crd::{AuthMode, NatsAccount, NatsUser};
+use crate::reason::Reason;
 use crate::validate::duration;
 
 /// Annotation of a `NatsUser`: a new value replaces its credentials, with the overlap of its spec.
@@ -59,8 +60,8 @@ pub struct Observed<'a> {
 /// Why an object is not carried out as it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// CamelCase word.
-    pub reason: &'static str,
+    /// In one word.
+    pub reason: Reason,
     /// One sentence.
     pub message: String,
 }
@@ -87,7 +88,7 @@ pub fn decide(observed: &Observed<'_>, mut random: impl FnMut() -> [u8; 32]) -> 
     let mut outcome = Outcome::default();
     if observed.auth != AuthMode::Static {
         let refusal = || Refusal {
-            reason: "AuthDisabled",
+            reason: Reason::AuthDisabled,
             message: "spec.auth.mode of the NatsCluster is None; set it to Static".to_owned(),
         };
         outcome.refused_accounts = observed.accounts.iter().map(|object| (name(object), refusal())).collect();
@@ -103,7 +104,7 @@ pub fn decide(observed: &Observed<'_>, mut random: impl FnMut() -> [u8; 32]) -> 
         let (user, account) = (name(object), object.spec.account_ref.name.as_str());
         let Some(entry) = wanted.get_mut(account) else {
             let message = format!("no NatsAccount {account} of this cluster in this namespace");
-            outcome.refused_users.insert(user, Refusal { reason: "AccountNotFound", message });
+            outcome.refused_users.insert(user, Refusal { reason: Reason::AccountNotFound, message });
             continue;
         };
         *outcome.users.entry(account.to_owned()).or_default() += 1;
@@ -118,7 +119,7 @@ pub fn decide(observed: &Observed<'_>, mut random: impl FnMut() -> [u8; 32]) -> 
                     "Secret {} exists and does not belong to this NatsUser; delete it, or set spec.credentials.secretName",
                     secret_name(object)
                 );
-                outcome.refused_users.insert(user, Refusal { reason: "SecretTaken", message });
+                outcome.refused_users.insert(user, Refusal { reason: Reason::SecretTaken, message });
                 continue;
             }
             Some(Held::Ours(held)) => held.clone().advance(&asked, observed.now, is_live, random()),
@@ -135,12 +136,18 @@ pub fn decide(observed: &Observed<'_>, mut random: impl FnMut() -> [u8; 32]) -> 
     let assembled = settings::assemble(wanted.into_values().collect(), observed.before, is_users);
     let rejected = |(name, problem): (String, String)| {
         let message = format!("{problem}; the servers keep what they had before");
-        (name, Refusal { reason: "Rejected", message })
+        (name, Refusal { reason: Reason::Rejected, message })
     };
     outcome.refused_accounts.extend(assembled.refused_accounts.into_iter().map(rejected));
     outcome.refused_users.extend(assembled.refused_users.into_iter().map(rejected));
     outcome.accounts = assembled.accounts;
     outcome
+}
+
+/// What accounts and users of a cluster that does not exist are told.
+pub fn no_cluster(cluster: &str, namespace: &str) -> Refusal {
+    let message = format!("no NatsCluster {cluster} in namespace {namespace}");
+    Refusal { reason: Reason::ClusterNotFound, message }
 }
 
 /// The accounts, and one user whom only the operator could be: without any user at all, servers would let
@@ -235,8 +242,8 @@ mod tests {
         let held = BTreeMap::from([("eve".to_owned(), Held::Foreign)]);
         let outcome = run(AuthMode::Static, &users, &held);
         assert_eq!(outcome.accounts[0].users.iter().map(User::name).collect::<Vec<_>>(), ["ann_1"]);
-        assert_eq!(outcome.refused_users["bob"].reason, "AccountNotFound");
-        assert_eq!(outcome.refused_users["eve"].reason, "SecretTaken");
+        assert_eq!(outcome.refused_users["bob"].reason, Reason::AccountNotFound);
+        assert_eq!(outcome.refused_users["eve"].reason, Reason::SecretTaken);
         assert!(outcome.refused_users["eve"].message.starts_with("Secret eve-nats exists"));
         assert_eq!(outcome.users["shop"], 2);
     }
@@ -245,8 +252,8 @@ mod tests {
     fn without_static_auth_nothing_is_made_and_everybody_is_told() {
         let outcome = run(AuthMode::None, &[user("ann", "shop")], &BTreeMap::new());
         assert!(outcome.accounts.is_empty() && outcome.credentials.is_empty());
-        assert_eq!(outcome.refused_users["ann"].reason, "AuthDisabled");
-        assert_eq!(outcome.refused_accounts["shop"].reason, "AuthDisabled");
+        assert_eq!(outcome.refused_users["ann"].reason, Reason::AuthDisabled);
+        assert_eq!(outcome.refused_accounts["shop"].reason, Reason::AuthDisabled);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{Outcome, Refusal, asked, name, secret_name};
 use crate::crd::{NatsAccount, NatsAccountStatus, NatsUser, NatsUserStatus};
+use crate::reason::Reason;
 use crate::status::Note;
 
 /// What servers have.
@@ -35,7 +36,7 @@ pub fn account_status(
     let is_known = served.servers > 0 && served.accounts.iter().any(|account| account.name == name);
     let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let known = if is_known {
-        ("True", "Known", "every server knows the account".to_owned())
+        ("True", Reason::Known, "every server knows the account".to_owned())
     } else {
         unknown(refusal, served, "the account")
     };
@@ -59,7 +60,7 @@ pub fn user_status(object: &NatsUser, outcome: &Outcome, served: Served<'_>, now
         });
     let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let known = if is_known {
-        ("True", "Accepted", format!("every server lets in who has Secret {}", secret_name(object)))
+        ("True", Reason::Accepted, format!("every server lets in who has Secret {}", secret_name(object)))
     } else {
         unknown(refusal, served, "the user")
     };
@@ -75,13 +76,13 @@ pub fn user_status(object: &NatsUser, outcome: &Outcome, served: Served<'_>, now
     }
 }
 
-type Verdict = (&'static str, &'static str, String);
+type Verdict = (&'static str, Reason, String);
 
 fn unknown(refusal: Option<&Refusal>, served: Served<'_>, what: &str) -> Verdict {
     match refusal {
         Some(refusal) => ("False", refusal.reason, refusal.message.clone()),
-        None if served.servers == 0 => ("False", "NoServers", "no server runs".to_owned()),
-        None => ("False", "Pending", format!("not every server knows {what} yet")),
+        None if served.servers == 0 => ("False", Reason::NoServers, "no server runs".to_owned()),
+        None => ("False", Reason::Pending, format!("not every server knows {what} yet")),
     }
 }
 
@@ -89,9 +90,11 @@ fn synced(refusal: Option<&Refusal>, served: Served<'_>) -> Verdict {
     match refusal {
         Some(refusal) => ("False", refusal.reason, refusal.message.clone()),
         None if served.is_complete && served.servers > 0 => {
-            ("True", "Applied", format!("all {} servers have it as the spec says", served.servers))
+            ("True", Reason::Applied, format!("all {} servers have it as the spec says", served.servers))
         }
-        None => ("False", "Pending", "waiting for every server to have the newest configuration".to_owned()),
+        None => {
+            ("False", Reason::Pending, "waiting for every server to have the newest configuration".to_owned())
+        }
     }
 }
 
@@ -106,7 +109,7 @@ fn conditions(
         Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
-            reason: reason.to_owned(),
+            reason: reason.as_str().to_owned(),
             message,
             observed_generation: Some(generation),
             last_transition_time: same
@@ -122,27 +125,32 @@ pub fn status_notes(
     after: &[Condition],
     users: Option<(Option<&String>, Option<&String>)>,
 ) -> Vec<Note> {
-    const WARNINGS: [&str; 5] =
-        ["Rejected", "AccountNotFound", "SecretTaken", "AuthDisabled", "ClusterNotFound"];
+    const WARNINGS: [Reason; 5] = [
+        Reason::Rejected,
+        Reason::AccountNotFound,
+        Reason::SecretTaken,
+        Reason::AuthDisabled,
+        Reason::ClusterNotFound,
+    ];
     let synced =
         |conditions: &[Condition]| conditions.iter().find(|condition| condition.type_ == SYNCED).cloned();
     let (was, is) = (synced(before), synced(after));
     let mut notes = Vec::new();
     if let Some(is) = is
         && was.as_ref().map(|was| (&was.reason, &was.message)) != Some((&is.reason, &is.message))
-        && let Some(reason) = WARNINGS.iter().find(|reason| **reason == is.reason)
+        && let Some(reason) = WARNINGS.into_iter().find(|reason| reason.as_str() == is.reason)
     {
         notes.push(Note { warning: true, reason, message: is.message });
     }
     match users {
         Some((Some(was), Some(is))) if was != is => notes.push(Note {
             warning: false,
-            reason: "CredentialsRotated",
+            reason: Reason::CredentialsRotated,
             message: format!("the Secret now holds {is}; {was} is let in until the overlap ends"),
         }),
         Some((None, Some(is))) => notes.push(Note {
             warning: false,
-            reason: "CredentialsCreated",
+            reason: Reason::CredentialsCreated,
             message: format!("the Secret holds {is}"),
         }),
         _ => {}

@@ -534,7 +534,7 @@ fn read_identity(field: &Field<'_>, settings: &mut Settings, reader: &mut Reader
 }
 
 /// Tags are lower case, without blanks around them, and none comes twice.
-fn add_tag(tags: &mut Vec<String>, tag: &str) {
+pub(crate) fn add_tag(tags: &mut Vec<String>, tag: &str) {
     let tag = tag.trim().to_lowercase();
     if !tag.is_empty() && !tags.contains(&tag) {
         tags.push(tag);

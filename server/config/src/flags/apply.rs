@@ -4,6 +4,7 @@ use super::Flags;
 use crate::address::{Port, ServerUrl, parse_listen};
 use crate::cluster::Cluster;
 use crate::error::{Error, Problem};
+use crate::read::add_tag;
 use crate::settings::{Logging, Settings};
 use crate::tls::{CertificatePair, Tls};
 
@@ -43,6 +44,12 @@ impl Flags {
             settings.host = if host.is_empty() { default.host } else { host.clone() };
         }
         text(&mut settings.server_name, &self.server_name);
+        for tag in self.server_tags.iter().flat_map(|tags| tags.split(',')) {
+            // `az:` of a pod whose node has no zone says nothing.
+            if !tag.trim_end().ends_with(':') {
+                add_tag(&mut settings.server_tags, tag);
+            }
+        }
         text(&mut settings.client_advertise, &self.client_advertise);
         text(&mut settings.pid_file, &self.pid_file);
         text(&mut settings.ports_file_dir, &self.ports_file_dir);

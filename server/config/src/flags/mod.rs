@@ -64,6 +64,8 @@ pub struct Flags {
     pub check_config: bool,
     pub port: Option<i64>,
     pub server_name: Option<String>,
+    /// `--server_tags`: with commas between; join those of the file.
+    pub server_tags: Option<String>,
     pub host: Option<String>,
     pub client_advertise: Option<String>,
     pub debug: Option<bool>,
@@ -318,6 +320,7 @@ impl Flags {
         let target = match id {
             "config" => &mut self.config,
             "name" => &mut self.server_name,
+            "server_tags" => &mut self.server_tags,
             "addr" => &mut self.host,
             "client_advertise" => &mut self.client_advertise,
             "user" => &mut self.user,

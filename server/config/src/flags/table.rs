@@ -71,6 +71,14 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     flag(
         SERVER,
+        "server_tags",
+        &["server_tags"],
+        Text,
+        "tag,tag",
+        "Tags of this server beside the file's; one that ends in a colon is left out",
+    ),
+    flag(
+        SERVER,
         "client_advertise",
         &["client_advertise"],
         Text,

@@ -137,6 +137,14 @@ fn flags_override_the_file_also_with_false_and_empty() {
 }
 
 #[test]
+fn tags_of_the_command_line_join_those_of_the_file() {
+    let tags = |file: &str, flag: &str| over(file, &["--server_tags", flag]).server_tags;
+    assert_eq!(tags("server_tags: [ssd]", "az:EU-1a, ssd"), ["ssd", "az:eu-1a"]);
+    assert_eq!(tags("server_tags: ssd", "az:"), ["ssd"], "nothing is known of the zone");
+    assert_eq!(tags("", ""), Vec::<String>::new());
+}
+
+#[test]
 fn trace_flags_set_all_that_they_name() {
     let log = |arguments: &[&str]| over("", arguments).logging;
     let levels = |l: &crate::settings::Logging| (l.debug, l.trace, l.trace_verbose);
