@@ -17,6 +17,11 @@ use crate::process::{Running, eventually, project_root, run};
 /// The shortest that nats-server takes; over it the server closes those that do not go by themselves.
 const DRAIN: &str = "lame_duck_grace_period: \"500ms\"\nlame_duck_duration: \"30s\"\n";
 
+/// Has Go fetch what its client is built of, which it cannot once there is no network but the stories' own.
+pub fn fetch_modules() -> Result<()> {
+    run(Command::new("go").args(["mod", "download"]).current_dir(project_root().join("e2e/client-go")))
+}
+
 /// `--signal ldm` with official clients of two languages, then what a pod's preStop hook runs and its SIGTERM.
 pub fn drain(context: &mut Context) -> Result<()> {
     let mut fleet = Fleet::new(&context.programs)?;

@@ -112,7 +112,12 @@ impl Context {
 impl ClusterArguments {
     /// Plays the stories in namespaces of their own and prints the table.
     pub fn run(&self) -> Result<()> {
+        let default = if self.short { Story::short() } else { Story::value_variants().to_vec() };
+        let stories = if self.stories.is_empty() { default } else { self.stories.clone() };
         if std::env::var_os(INSIDE).is_none() {
+            if stories.contains(&Story::Drain) {
+                drain::fetch_modules()?;
+            }
             return Err(enter_namespaces());
         }
         run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
@@ -129,8 +134,6 @@ impl ClusterArguments {
             out: self.out.clone(),
             steps: Steps::default(),
         };
-        let default = if self.short { Story::short() } else { Story::value_variants().to_vec() };
-        let stories = if self.stories.is_empty() { default } else { self.stories.clone() };
         for story in stories {
             let before = context.steps.failed();
             let result = match story {
