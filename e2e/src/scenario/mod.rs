@@ -235,7 +235,7 @@ fn diagnose(kubernetes: &Kubernetes) {
         &["get", "pods,statefulsets,services,poddisruptionbudgets", "-A", "-o", "wide"],
         &["get", "events", "--sort-by=.lastTimestamp"],
         &["-n", OPERATOR_NAMESPACE, "get", "events", "--sort-by=.lastTimestamp"],
-        &["-n", OPERATOR_NAMESPACE, "logs", "deployment/starling-operator", "--tail=80"],
+        &["-n", OPERATOR_NAMESPACE, "logs", "-l", "app.kubernetes.io/name=starling-operator", "--tail=80"],
         &["-n", OPERATOR_NAMESPACE, "describe", "pods"],
         &["describe", "pods"],
     ];

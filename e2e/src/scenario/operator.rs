@@ -23,7 +23,7 @@ const METRICS_TIMEOUT: Duration = Duration::from_secs(60);
 pub fn play(context: &mut Context) -> Result<()> {
     let before = context.kubernetes.inventory()?;
     context.step("two replicas of the operator, and a cluster of 3", |context| {
-        scale_operator(context, 2)?;
+        two_operators(context)?;
         let cluster = NatsCluster::new(&context.kubernetes, NAME);
         cluster.apply("{replicas: 3}")?;
         cluster.wait_ready(3)?;
@@ -36,7 +36,6 @@ pub fn play(context: &mut Context) -> Result<()> {
     context.step("the leader is killed while the cluster shrinks: one server leaves at a time", shrink)?;
     context.step("an autoscaler follows the connections through /scale: 3 to 5 to 3", autoscale)?;
     context.step("handover: kubectl delete", |context| {
-        scale_operator(context, 1)?;
         NatsCluster::new(&context.kubernetes, NAME).delete(&before)
     })
 }
@@ -47,11 +46,13 @@ fn of_operator(kubernetes: &Kubernetes) -> Kubernetes {
     kubernetes
 }
 
-fn scale_operator(context: &Context, replicas: usize) -> Result<()> {
-    let operator = of_operator(&context.kubernetes);
-    let deployment = "deployment/starling-operator";
-    operator.kubectl(&["scale", deployment, &format!("--replicas={replicas}")])?;
-    operator.kubectl(&["rollout", "status", deployment, "--timeout=90s"]).map(drop)
+/// As the chart installs it.
+fn two_operators(context: &Context) -> Result<()> {
+    let pods =
+        of_operator(&context.kubernetes).get(&["pods", "-l", "app.kubernetes.io/name=starling-operator"])?;
+    let count = pods["items"].as_array().map_or(0, Vec::len);
+    ensure!(count == 2, "{count} replicas of the operator");
+    Ok(())
 }
 
 /// The pod that holds the lease.

@@ -497,12 +497,16 @@ fn metrics(context: &Context) -> Result<String> {
     let mut operator = context.kubernetes.clone();
     OPERATOR_NAMESPACE.clone_into(&mut operator.namespace);
     let pods = operator.get(&["pods", "-l", "app.kubernetes.io/name=starling-operator"])?;
-    let address = pods["items"][0]["status"]["podIP"].as_str().context("no operator")?;
-    let (_, text) = crate::http::get(&format!("http://{address}:8080/metrics"))?;
+    let addresses =
+        pods["items"].as_array().into_iter().flatten().filter_map(|pod| pod["status"]["podIP"].as_str());
+    let answers = addresses
+        .map(|address| Ok(crate::http::get(&format!("http://{address}:8080/metrics"))?.1))
+        .collect::<Result<Vec<_>>>()?;
+    let leads = |text: &String| text.contains("starling_operator_leader 1");
+    ensure!(answers.iter().filter(|text| leads(text)).count() == 1, "not one of {} leads", answers.len());
+    let text = answers.into_iter().find(leads).context("no operator")?;
     let ready = "starling_operator_cluster_ready_servers{namespace=\"e2e\",name=\"tenants\"} 2";
-    for line in
-        [ready, "starling_operator_leader 1", "starling_operator_reconciles_total{result=\"success\"}"]
-    {
+    for line in [ready, "starling_operator_reconciles_total{result=\"success\"}"] {
         ensure!(text.contains(line), "{line} is not in\n{text}");
     }
     Ok(format!("{} names of brokers", names.len()))
