@@ -495,6 +495,7 @@ impl Differ {
         self.value(area, "prof_block_rate", &old.prof_block_rate, &new.prof_block_rate, i64::to_string);
         self.fixed(Area::Tls, "allow_non_tls", &old.allow_non_tls, &new.allow_non_tls, bool::to_string);
         self.reload(Area::Tls, "ocsp", &old.ocsp, &new.ocsp, |_| "OCSP".into());
+        self.reload(Area::Tls, "ocsp_cache", &old.ocsp_cache, &new.ocsp_cache, |_| "OCSP peer cache".into());
         self.fixed(area, "proxy_protocol", &old.proxy_protocol, &new.proxy_protocol, bool::to_string);
         let (before, after) = (sorted(&old.trusted_proxies), sorted(&new.trusted_proxies));
         self.reload(Area::Authorization, "proxies", &before, &after, |_| "proxies trusted keys".into());
@@ -541,7 +542,7 @@ impl Differ {
             u32::to_string,
         );
         self.fixed_untold(area, "feature_flags", &old.feature_flags, &new.feature_flags);
-        // Without JetStream nats-server takes a new directory on; it has no effect.
+        // Without JetStream nats-server takes a new directory on. Responses about certificates are kept there.
         self.value(area, "store_dir", &old.store_dir, &new.store_dir, text);
         self.fixed_untold(area, "default_js_domain", &old.default_js_domain, &new.default_js_domain);
         let (before, after) = (&old.starling, &new.starling);

@@ -15,6 +15,7 @@ pub mod error;
 pub mod flags;
 pub mod grammar;
 pub mod nkey;
+pub mod ocsp;
 pub mod permissions;
 pub mod settings;
 pub mod tls;

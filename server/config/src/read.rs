@@ -7,8 +7,9 @@ use crate::cluster::{self, write_timeout};
 use crate::duration;
 use crate::error::{Error, Problem};
 use crate::grammar::{Config, Value};
+use crate::ocsp;
 use crate::reader::{Field, Reader, assign};
-use crate::settings::{Logging, Ocsp, OcspMode, Settings, Starling};
+use crate::settings::{Logging, Settings, Starling};
 use crate::tls::{self, TlsContext};
 use crate::unsupported::{self, Feature};
 use crate::{accounts, auth, trust};
@@ -312,7 +313,8 @@ fn read_listeners(field: &Field<'_>, settings: &mut Settings, reader: &mut Reade
         "prof_block_rate" => assign(&mut settings.prof_block_rate, field.integer(reader)),
         "tls" => settings.tls = tls::read(field, TlsContext::Client, reader),
         "allow_non_tls" => assign(&mut settings.allow_non_tls, field.boolean(reader)),
-        "ocsp" => settings.ocsp = ocsp(field, reader),
+        "ocsp" => settings.ocsp = ocsp::stapling(field, reader),
+        "ocsp_cache" => settings.ocsp_cache = ocsp::cache(field, reader),
         "proxy_protocol" => assign(&mut settings.proxy_protocol, field.boolean(reader)),
         "proxies" => assign(&mut settings.trusted_proxies, proxies(field, reader)),
         "cluster" => cluster::read(field, &mut settings.cluster, reader),
@@ -569,37 +571,6 @@ fn starling(block: &Field<'_>, starling: &mut Starling, reader: &mut Reader) {
             _ => reader.unknown(&field, &["worker_threads", "data_dir"]),
         }
     }
-}
-
-fn ocsp(block: &Field<'_>, reader: &mut Reader) -> Option<Ocsp> {
-    let map = match &block.node.value {
-        Value::Boolean(true) => return Some(Ocsp { mode: OcspMode::Auto, urls: Vec::new() }),
-        Value::Boolean(false) => return Some(Ocsp { mode: OcspMode::Never, urls: Vec::new() }),
-        Value::Map(map) => map,
-        other => {
-            block.problem(
-                reader,
-                format!("error parsing ocsp config: expected a boolean or a map, found {}", other.kind()),
-            );
-            return None;
-        }
-    };
-    let mut ocsp = Ocsp { mode: OcspMode::Auto, urls: Vec::new() };
-    for field in reader.fields(map) {
-        match field.key.as_str() {
-            "mode" => {
-                let mode = field.string(reader)?;
-                let modes = [OcspMode::Auto, OcspMode::Always, OcspMode::Never, OcspMode::Must];
-                match modes.into_iter().find(|m| m.name().eq_ignore_ascii_case(&mode)) {
-                    Some(mode) => ocsp.mode = mode,
-                    None => field.problem(reader, format!("error parsing ocsp config: unsupported ocsp mode {mode:?}; use auto, always, never or must")),
-                }
-            }
-            "url" | "urls" => assign(&mut ocsp.urls, field.strings(reader)),
-            _ => reader.unknown(&field, &["mode", "url", "urls"]),
-        }
-    }
-    Some(ocsp)
 }
 
 /// `proxies { trusted: [{key: …}] }`

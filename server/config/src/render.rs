@@ -107,6 +107,9 @@ fn put_blocks(settings: &Settings, tree: &mut Tree) {
         inner.strings("urls", &ocsp.urls);
         tree.tree("ocsp", inner);
     }
+    if let Some(cache) = &settings.ocsp_cache {
+        tree.tree("ocsp_cache", cache.tree());
+    }
     tree.boolean("proxy_protocol", settings.proxy_protocol, false);
     let proxies = settings.trusted_proxies.iter().map(|key| {
         let mut inner = Tree::default();

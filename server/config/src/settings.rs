@@ -57,6 +57,8 @@ pub struct Settings {
     pub allow_non_tls: bool,
     /// OCSP stapling, as written. `None`: not configured.
     pub ocsp: Option<Ocsp>,
+    /// Where responses about peers are kept, as written. `None`: not configured, which is the default [`OcspCache`].
+    pub ocsp_cache: Option<OcspCache>,
     /// Clients begin with a PROXY protocol header that names their address.
     pub proxy_protocol: bool,
     /// Public keys of proxies whose signature is trusted.
@@ -253,6 +255,39 @@ impl OcspMode {
     }
 }
 
+/// Where responses about peers' certificates are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OcspCache {
+    /// In memory and in a file, or not at all.
+    pub kind: OcspCacheKind,
+    /// Folder of the file.
+    pub local_store: String,
+    /// Revoked certificates are remembered when the response counts no more.
+    pub preserve_revoked: bool,
+    /// Between two writings of the file, at least a second.
+    pub save_interval: Duration,
+}
+
+/// Kinds of [`OcspCache`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OcspCacheKind {
+    /// No response is kept.
+    None,
+    /// In memory, and in a file over a restart.
+    Local,
+}
+
+impl Default for OcspCache {
+    fn default() -> Self {
+        OcspCache {
+            kind: OcspCacheKind::Local,
+            local_store: "_rc_".into(),
+            preserve_revoked: false,
+            save_interval: Duration::from_secs(300),
+        }
+    }
+}
+
 /// What nats-server does not have: the block `starling { … }`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Starling {
@@ -285,6 +320,7 @@ impl Default for Settings {
             tls: None,
             allow_non_tls: false,
             ocsp: None,
+            ocsp_cache: None,
             proxy_protocol: false,
             trusted_proxies: Vec::new(),
             cluster: Cluster::default(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::duration;
 use crate::grammar::Value;
+use crate::ocsp::{self, OcspPeer};
 use crate::reader::{Field, Reader, assign};
 use crate::tree::Tree;
 
@@ -45,9 +46,8 @@ pub struct Tls {
     pub handshake_first: HandshakeFirst,
     /// Lowest version spoken.
     pub min_version: TlsVersion,
-    /// The other side's certificate is checked by OCSP: `None` if not configured. Options beside on and off
-    /// are not supported yet.
-    pub ocsp_peer: Option<bool>,
+    /// Clients' certificates are checked by OCSP. For routes it is read and nothing else: `ocsp` is theirs.
+    pub ocsp_peer: Option<OcspPeer>,
 }
 
 /// A certificate chain and its key.
@@ -225,13 +225,7 @@ pub(crate) fn read(block: &Field<'_>, context: TlsContext, reader: &mut Reader) 
             }
             "certs" | "certificates" => assign(&mut tls.certificates, certificate_pairs(&field, reader)),
             "min_version" => assign(&mut tls.min_version, min_version(&field, reader)),
-            "ocsp_peer" => match field.node.value {
-                Value::Boolean(on) => tls.ocsp_peer = Some(on),
-                _ => field.problem(
-                    reader,
-                    "\"ocsp_peer\" is supported as true or false only; its options are not supported yet",
-                ),
-            },
+            "ocsp_peer" => tls.ocsp_peer = ocsp::peer(&field, reader),
             "cert_store" | "cert_match_by" | "cert_match" | "ca_certs_match" | "cert_match_skip_invalid" => {
                 field.problem(reader, format!("{:?} is for Windows' certificate store, which is not supported; use cert_file and key_file", field.written));
             }
@@ -259,6 +253,14 @@ pub(crate) fn read(block: &Field<'_>, context: TlsContext, reader: &mut Reader) 
         (Some(_), None) => block.problem(reader, "missing 'key_file' in TLS configuration"),
         (None, Some(_)) => block.problem(reader, "missing 'cert_file' in TLS configuration"),
         (None, None) => {}
+    }
+    let checks_clients =
+        context == TlsContext::Client && tls.ocsp_peer.as_ref().is_some_and(|peer| peer.verify);
+    if checks_clients && !tls.verify {
+        block.problem(
+            reader,
+            "OCSP peer verification for client connections requires TLS verify (mTLS) to be enabled",
+        );
     }
     let weak: Vec<&str> =
         tls.cipher_suites.iter().map(String::as_str).filter(|name| WEAK_CIPHERS.contains(name)).collect();
@@ -437,8 +439,8 @@ impl Tls {
         if self.min_version == TlsVersion::V1_3 {
             tree.string("min_version", "1.3");
         }
-        if let Some(on) = self.ocsp_peer {
-            tree.boolean("ocsp_peer", on, !on);
+        if let Some(peer) = &self.ocsp_peer {
+            tree.tree("ocsp_peer", peer.tree());
         }
         tree
     }

@@ -12,7 +12,6 @@ pub(crate) enum Feature {
     Gateway,
     WebSocket,
     Mqtt,
-    OcspCache,
 }
 
 impl Feature {
@@ -24,7 +23,6 @@ impl Feature {
             "gateway" => Some(Feature::Gateway),
             "websocket" | "ws" => Some(Feature::WebSocket),
             "mqtt" => Some(Feature::Mqtt),
-            "ocsp_cache" => Some(Feature::OcspCache),
             _ => None,
         }
     }

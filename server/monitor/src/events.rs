@@ -50,6 +50,16 @@ pub mod subjects {
         format!("$SYS.SERVER.{server_id}.SHUTDOWN")
     }
 
+    /// A peer was turned away for what OCSP says of its chain.
+    pub fn ocsp_peer_rejected(server_id: &str) -> String {
+        format!("$SYS.SERVER.{server_id}.OCSP.PEER.CONN.REJECT")
+    }
+
+    /// A certificate of a peer's chain is not good.
+    pub fn ocsp_link_invalid(server_id: &str) -> String {
+        format!("$SYS.SERVER.{server_id}.OCSP.PEER.LINK.INVALID")
+    }
+
     /// A server begins to send its clients away; the payload is a bare [`ServerInfo`](super::ServerInfo).
     pub fn lame_duck(server_id: &str) -> String {
         format!("$SYS.SERVER.{server_id}.LAMEDUCK")
@@ -279,6 +289,85 @@ impl Disconnect {
             received: connection.sent,
             reason: reason.text(),
         }
+    }
+}
+
+/// A certificate in an event (`CertInfo` in certidp.go).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CertificateInfo {
+    /// The subject in words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+    /// The issuer in words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub issuer: String,
+    /// SHA-256 of the certificate, in base64.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
+    /// The certificate in DER, in base64.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub raw: String,
+}
+
+/// A peer was turned away for what OCSP says of its chain.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OcspPeerRejected {
+    /// Type, id, time.
+    #[serde(flatten)]
+    pub header: Header,
+    /// `Client`.
+    pub kind: &'static str,
+    /// Its certificate.
+    pub peer: CertificateInfo,
+    /// The server that it connected to.
+    pub server: ServerInfo,
+    /// Why.
+    pub reason: String,
+}
+
+impl OcspPeerRejected {
+    /// Builds the event; publish it on [`subjects::ocsp_peer_rejected`].
+    pub fn new(
+        server: ServerInfo,
+        id: String,
+        time: Timestamp,
+        kind: &'static str,
+        peer: CertificateInfo,
+        reason: String,
+    ) -> Self {
+        let schema = "io.nats.server.advisory.v1.ocsp_peer_reject";
+        Self { header: Header { kind: schema, id, timestamp: time }, kind, peer, server, reason }
+    }
+}
+
+/// A certificate of a peer's chain is not good.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OcspLinkInvalid {
+    /// Type, id, time.
+    #[serde(flatten)]
+    pub header: Header,
+    /// The certificate that is not good.
+    pub link: CertificateInfo,
+    /// The certificate of the peer, which may be the same.
+    pub peer: CertificateInfo,
+    /// The server that it connected to.
+    pub server: ServerInfo,
+    /// Why.
+    pub reason: String,
+}
+
+impl OcspLinkInvalid {
+    /// Builds the event; publish it on [`subjects::ocsp_link_invalid`].
+    pub fn new(
+        server: ServerInfo,
+        id: String,
+        time: Timestamp,
+        link: CertificateInfo,
+        peer: CertificateInfo,
+        reason: String,
+    ) -> Self {
+        let kind = "io.nats.server.advisory.v1.ocsp_peer_link_invalid";
+        Self { header: Header { kind, id, timestamp: time }, link, peer, server, reason }
     }
 }
 

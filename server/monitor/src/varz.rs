@@ -193,9 +193,37 @@ pub struct Varz {
     /// End of the client listener's certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_cert_not_after: Option<Timestamp>,
+    /// The cache of responses about peers' certificates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ocsp_peer_cache: Option<OcspPeerCache>,
     /// Version of this server; `version` says what it is compatible with. Not a field of nats-server.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub starling_version: String,
+}
+
+/// The cache of responses about peers' certificates (`OCSPResponseCacheVarz`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OcspPeerCache {
+    /// `local`.
+    pub cache_type: &'static str,
+    /// Questions that it could answer.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cache_hits: u64,
+    /// Questions that it could not.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cache_misses: u64,
+    /// Responses in it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cached_responses: u64,
+    /// Responses that say revoked.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cached_revoked_responses: u64,
+    /// Responses that say good.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cached_good_responses: u64,
+    /// Responses that say unknown.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cached_unknown_responses: u64,
 }
 
 /// Messages and payload bytes since start. The first four count all connections, routes too.

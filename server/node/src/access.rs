@@ -111,17 +111,8 @@ fn operator(written: &str) -> Result<String, Error> {
 
 fn refuse_unbuilt(settings: &Settings) -> Result<(), Error> {
     let not_yet = |what: String| Err(Error::NotYet { what });
-    if settings.ocsp.is_some() {
-        return not_yet("ocsp".into());
-    }
     if settings.prof_port.is_some() {
         return not_yet("prof_port".into());
-    }
-    let tls = [&settings.tls, &settings.cluster.tls].into_iter().flatten();
-    for tls in tls {
-        if tls.ocsp_peer == Some(true) {
-            return not_yet("tls.ocsp_peer".into());
-        }
     }
     for account in &settings.accounts {
         let name = &account.name;
@@ -291,8 +282,6 @@ mod tests {
     fn what_is_not_built_is_refused_by_name() {
         for (text, name) in [
             ("prof_port: 1", "prof_port"),
-            ("ocsp: true", "ocsp"),
-            ("tls { cert_file: c, key_file: k, ocsp_peer: true }", "tls.ocsp_peer"),
             ("accounts { A { msg_trace: x } }", "msg_trace"),
             ("accounts { A { trace_dest: x } }", "msg_trace"),
         ] {

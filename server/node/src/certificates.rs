@@ -4,12 +4,15 @@
 //! that a mounted Secret is behind. New connections get what is in force; open ones keep what they have. Certificates
 //! that cannot be used change nothing.
 
+use crate::ocsp::verifiers::Question;
+use crate::ocsp::{Peers, Staple};
 use crate::shared::Shared;
-use crate::tls::{self, Demands, RouteNames};
+use crate::tls::{self, Demands, Revocation, RouteNames};
 use accounts::CertificateFacts;
 use broker::{CloseReason, LinkKind};
 use config::Settings;
 use config::tls::Tls;
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +33,12 @@ pub struct Certificates {
     pub route_server: Option<Arc<ServerConfig>>,
     /// For opening routes.
     pub route_client: Option<Arc<ClientConfig>>,
+    /// Clients' certificates are asked about at their authorities.
+    pub asks_about_clients: bool,
+    /// Those of routes are.
+    pub asks_about_routes: bool,
+    /// What is shown beside these certificates.
+    pub staples: Vec<Arc<Staple>>,
     /// When the certificate for clients ends, in seconds since 1970.
     pub client_not_after_seconds: Option<i64>,
     /// When the certificate for routes ends.
@@ -37,28 +46,68 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Reads all files that the settings name.
+    /// Reads all files that the settings name, and gets the responses that are to be shown.
+    ///
+    /// # Errors
+    /// A file cannot be read, a key does not belong to its certificate, or there is no response.
+    pub fn read(settings: &Settings, peers: &Arc<Peers>) -> Result<Certificates, tls::Error> {
+        Certificates::read_with(settings, peers, Staple::prepare)
+    }
+
+    /// The same in a running server: a response that cannot be had is left out.
     ///
     /// # Errors
     /// A file cannot be read, or a key does not belong to its certificate.
-    pub fn read(settings: &Settings) -> Result<Certificates, tls::Error> {
+    pub fn reread(settings: &Settings, peers: &Arc<Peers>) -> Result<Certificates, tls::Error> {
+        Certificates::read_with(settings, peers, |kind, tls, settings, bare| {
+            let prepared = Staple::prepare(kind, tls, settings, bare);
+            Ok(prepared.unwrap_or_else(|error| {
+                tracing::warn!("Can't restart OCSP features: {error}");
+                None
+            }))
+        })
+    }
+
+    fn read_with(
+        settings: &Settings,
+        peers: &Arc<Peers>,
+        prepare: impl Fn(&'static str, &Tls, &Settings, CertifiedKey) -> Result<Option<Arc<Staple>>, tls::Error>,
+    ) -> Result<Certificates, tls::Error> {
+        let staple = |kind, tls| match tls::first_certificate(tls)? {
+            Some(bare) => prepare(kind, tls, settings, bare),
+            None => Ok(None),
+        };
         let mut read = Certificates::default();
         if let Some(tls) = &settings.tls {
+            let staple = staple("Client", tls)?;
+            read.staples.extend(staple.clone());
+            let peer = tls.ocsp_peer.clone().filter(|peer| peer.verify);
+            let asks = peer.map(|peer| (Question::Client(peer), peers.clone()));
+            read.asks_about_clients = asks.is_some();
             let demands = Demands { pinned: tls.pinned_certs.clone(), route: None };
             let verify = tls.verify || tls.verify_and_map || !tls.pinned_certs.is_empty();
-            read.client = Some(tls::server_config(tls, verify, &demands)?);
+            let revocation = Revocation { staple: staple.clone(), asks };
+            read.client = Some(tls::server_config(tls, verify, &demands, revocation)?);
             read.client_not_after_seconds = tls::not_after_seconds(tls);
             if settings.monitoring.https_port.is_some() {
-                read.monitor = Some(tls::server_config(tls, false, &Demands::default())?);
+                let revocation = Revocation { staple, asks: None };
+                read.monitor = Some(tls::server_config(tls, false, &Demands::default(), revocation)?);
             }
         }
         if let Some(tls) = &settings.cluster.tls {
+            let staple = staple("Router", tls)?;
+            read.staples.extend(staple.clone());
+            let stapled = staple.is_some();
+            let responders = settings.ocsp.as_ref().map(|ocsp| ocsp.urls.clone()).unwrap_or_default();
+            let asks = stapled.then(|| (Question::Route(responders), peers.clone()));
+            read.asks_about_routes = stapled;
             let pinned = tls.pinned_certs.clone();
             let accepted = Demands { pinned: pinned.clone(), route: route_names(settings, tls) };
             // routes always check each other
             let verify = !tls.insecure || tls.ca_file.is_some() || !accepted.is_empty();
-            read.route_server = Some(tls::server_config(tls, verify, &accepted)?);
-            read.route_client = Some(tls::client_config(tls, &Demands { pinned, route: None })?);
+            let revocation = Revocation { staple, asks };
+            read.route_server = Some(tls::server_config(tls, verify, &accepted, revocation)?);
+            read.route_client = Some(tls::client_config(tls, &Demands { pinned, route: None }, stapled)?);
             read.route_not_after_seconds = tls::not_after_seconds(tls);
         }
         Ok(read)
@@ -108,6 +157,12 @@ fn mark(file: &str) -> Option<(u64, std::time::SystemTime, u64)> {
     Some((inode, metadata.modified().ok()?, metadata.len()))
 }
 
+/// Responders may be waited for, which the thread of the caller must not.
+async fn reread(settings: Arc<Settings>, peers: Arc<Peers>) -> Result<Certificates, tls::Error> {
+    let read = tokio::task::spawn_blocking(move || Certificates::reread(&settings, &peers)).await;
+    read.unwrap_or_else(|error| Err(tls::Error::Refused(error.to_string())))
+}
+
 /// Looks at the files for as long as the server runs.
 pub async fn watch(shared: Weak<Shared>) {
     let mut seen: Option<Vec<Mark>> = None;
@@ -119,7 +174,7 @@ pub async fn watch(shared: Weak<Shared>) {
         match &seen {
             Some(seen) if *seen == found => {}
             None => seen = Some(found),
-            Some(_) => match Certificates::read(&settings) {
+            Some(_) => match reread(settings, server.peers.clone()).await {
                 Ok(certificates) => {
                     *server.certificates.write() = certificates;
                     tracing::info!("Reloaded certificates, their files have changed");

@@ -6,6 +6,7 @@ use crate::certificates;
 use crate::http;
 use crate::listener::Accepting;
 use crate::memory;
+use crate::ocsp::{peers, staples};
 use crate::routes;
 use crate::server::Listeners;
 use crate::shared::Shared;
@@ -50,8 +51,9 @@ pub(crate) fn spawn(
 ) -> io::Result<(UnboundedSender<Order>, JoinHandle<()>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (orders, received) = unbounded_channel();
+    let own = orders.clone();
     let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
-        if let Err(error) = runtime.block_on(run(shared, listeners, edge, received)) {
+        if let Err(error) = runtime.block_on(run(shared, listeners, edge, own, received)) {
             tracing::error!("the server cannot go on: {error}");
         }
     })?;
@@ -62,6 +64,7 @@ async fn run(
     shared: Arc<Shared>,
     listeners: Listeners,
     edge: Option<routes::Edge>,
+    own: UnboundedSender<Order>,
     mut orders: UnboundedReceiver<Order>,
 ) -> io::Result<()> {
     tracing::info!(
@@ -89,6 +92,8 @@ async fn run(
     }
     tokio::spawn(certificates::watch(Arc::downgrade(&shared)));
     tokio::spawn(memory::look_after());
+    tokio::spawn(staples::renew(Arc::downgrade(&shared), own));
+    tokio::spawn(peers::save(Arc::downgrade(&shared)));
     shared.is_ready.store(true, Release);
     tracing::info!("Server is ready");
     while let Some(order) = orders.recv().await {
@@ -118,6 +123,7 @@ async fn run(
     }
     close_clients(&shared, usize::MAX);
     tokio::time::sleep(LAST_WORDS).await;
+    shared.peers.save(true);
     shared.stopped.notify_one();
     Ok(())
 }

@@ -14,6 +14,7 @@ mod internal_thread;
 mod listener;
 pub mod logging;
 mod memory;
+mod ocsp;
 mod process;
 mod proxy;
 mod resolver;
@@ -26,6 +27,7 @@ mod socket;
 mod surplus;
 mod system;
 pub mod tls;
+mod verification;
 mod worker_thread;
 
 pub use server::{Reloader, Server, StartError};

@@ -5,7 +5,7 @@
 use crate::identity::{COMPATIBLE_VERSION, STARLING_VERSION};
 use crate::server::{StartError, advertised};
 use crate::shared::Shared;
-use crate::socket::Security;
+use crate::socket::{Handshake, Security};
 use crate::tls;
 use crate::worker_thread::{Incoming, now_nanos};
 use broker::LinkKind;
@@ -153,14 +153,16 @@ async fn connect(
         Err(_) => Err("no answer within a second".to_owned()),
     };
     let secured = stream.and_then(|stream| {
-        let security = match shared.certificates.read().route_client.clone() {
+        let client = shared.certificates.read().route_client.clone();
+        let security = match client {
             None => Security::Plain,
             Some(tls) => {
                 let name = tls_name.unwrap_or_else(|| address.ip().to_string());
                 let name = name.try_into().map_err(|_| "its host is no valid TLS name".to_owned())?;
                 let connection =
                     rustls::ClientConnection::new(tls, name).map_err(|error| error.to_string())?;
-                Security::Tls(Box::new(rustls::Connection::Client(connection)))
+                let connection = Box::new(rustls::Connection::Client(connection));
+                Security::Tls(Handshake { connection, asks: false })
             }
         };
         Ok((stream, security))
@@ -189,10 +191,16 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
-                let security = match shared.certificates.read().route_server.clone() {
-                    None => Ok(Security::Plain),
-                    Some(tls) => rustls::ServerConnection::new(tls)
-                        .map(|connection| Security::Tls(Box::new(rustls::Connection::Server(connection)))),
+                let security = {
+                    let certificates = shared.certificates.read();
+                    let asks = certificates.asks_about_routes;
+                    match certificates.route_server.clone() {
+                        None => Ok(Security::Plain),
+                        Some(tls) => rustls::ServerConnection::new(tls).map(|connection| {
+                            let connection = Box::new(rustls::Connection::Server(connection));
+                            Security::Tls(Handshake { connection, asks })
+                        }),
+                    }
                 };
                 match (stream.into_std(), security) {
                     (Ok(stream), Ok(security)) => {

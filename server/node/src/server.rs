@@ -9,6 +9,7 @@ use crate::control::{self, Order};
 use crate::files::{OwnFile, Ports};
 use crate::identity::{API_LEVEL, COMPATIBLE_VERSION};
 use crate::internal_thread;
+use crate::ocsp::Peers;
 use crate::resolver::{self, Resolver};
 use crate::routes;
 use crate::shared::{BoundPorts, Shared};
@@ -98,10 +99,11 @@ impl Reloader {
         let resolver = Resolver::open(&settings)?;
         let previous = shared.table.read().clone();
         let table = access::table(&settings, Some(&previous), resolver.as_ref(), wall_nanos())?;
-        let certificates = Certificates::read(&settings)?;
+        let certificates = Certificates::reread(&settings, &shared.peers)?;
         warn_of_insecure_routes(&settings);
         let settings = Arc::new(settings);
         *shared.certificates.write() = certificates;
+        shared.peers.configure(&settings);
         shared.broker.pending_bytes_max.store(settings.limits.max_pending as usize, Relaxed);
         shared.broker.stalls_publishers.store(!settings.no_fast_producer_stall, Relaxed);
         for account in &settings.accounts {
@@ -134,7 +136,8 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub fn start(settings: Settings) -> Result<Server, StartError> {
-        let certificates = Certificates::read(&settings)?;
+        let peers = Arc::new(Peers::default());
+        let certificates = Certificates::read(&settings, &peers)?;
         warn_of_insecure_routes(&settings);
         let resolver = Resolver::open(&settings)?;
         let table = access::table(&settings, None, resolver.as_ref(), wall_nanos())?;
@@ -161,7 +164,9 @@ impl Server {
         for account in &settings.accounts {
             broker.account(&account.name);
         }
-        let shared = Arc::new(Shared::new(broker, settings.clone(), seed));
+        let shared = Arc::new(Shared::new(broker, settings.clone(), peers, seed));
+        shared.peers.tell_through(Arc::downgrade(&shared));
+        shared.peers.configure(&settings);
         *shared.certificates.write() = certificates;
         *shared.table.write() = table.clone();
         if let Some(resolver) = resolver {

@@ -4,10 +4,11 @@ use crate::callout::Asker;
 use crate::certificates::Certificates;
 use crate::identity;
 use crate::internal_thread::{Bell, Ringer};
+use crate::ocsp::Peers;
 use crate::resolver::{Logins, Resolver};
 use crate::server::engine_settings;
 use crate::snapshot;
-use crate::socket::Security;
+use crate::socket::{Handshake, Security};
 use crate::system::System;
 use crate::worker_thread::{Incoming, Inform, Reconfigure, now_nanos};
 use broker::link::About;
@@ -73,6 +74,8 @@ pub struct Shared {
     pub table: RwLock<Arc<accounts::Table>>,
     /// TLS, replaced when certificates change.
     pub certificates: RwLock<Certificates>,
+    /// Who asks about peers' certificates.
+    pub peers: Arc<Peers>,
     /// The cluster side, if this server is one of a cluster.
     pub hub: OnceLock<Arc<Hub>>,
     /// TLS handshakes with clients begun in which second.
@@ -108,7 +111,7 @@ pub struct Shared {
 
 impl Shared {
     /// State before the first connection.
-    pub fn new(broker: Arc<Broker>, settings: Arc<Settings>, seed: u64) -> Shared {
+    pub fn new(broker: Arc<Broker>, settings: Arc<Settings>, peers: Arc<Peers>, seed: u64) -> Shared {
         let asker = Asker::new();
         let server_id = asker.server_id();
         let bell = Arc::new(Bell::default());
@@ -131,6 +134,7 @@ impl Shared {
             info: RwLock::default(),
             table: RwLock::default(),
             certificates: RwLock::default(),
+            peers,
             hub: OnceLock::new(),
             handshakes: Mutex::default(),
             clients: AtomicUsize::new(0),
@@ -296,7 +300,10 @@ impl Shared {
         let mut greeting = Vec::new();
         info.encode(&mut greeting);
         let mut security = Security::Plain;
-        let tls = self.certificates.read().client.clone();
+        let (tls, asks) = {
+            let certificates = self.certificates.read();
+            (certificates.client.clone(), certificates.asks_about_clients)
+        };
         if let Some(tls) = tls {
             let limit = settings.tls.as_ref().map_or(0, |tls| tls.connection_rate_limit);
             let always = settings.tls.as_ref().is_some_and(|tls| tls.handshake_first == HandshakeFirst::On);
@@ -313,10 +320,10 @@ impl Shared {
                 greeting.clear();
             }
             let connection = rustls::ServerConnection::new(tls).map_err(io::Error::other)?;
-            let connection = Box::new(rustls::Connection::Server(connection));
+            let handshake = Handshake { connection: Box::new(rustls::Connection::Server(connection)), asks };
             security = match settings.allow_non_tls {
-                true => Security::Either(connection),
-                false => Security::Tls(connection),
+                true => Security::Either(handshake),
+                false => Security::Tls(handshake),
             };
         }
         self.clients.fetch_add(1, Relaxed);

@@ -16,7 +16,7 @@ use monitor::routez::{Route, RoutesSnapshot};
 use monitor::source::{ClosedConnection, Connection, Kind, MessagesBytes, Selection, Subscription, TlsState};
 use monitor::statsz::{RouteStatistics, ServerStatistics};
 use monitor::subsz::IndexStatistics;
-use monitor::varz::{ByKind, ClusterVarz, Traffic, Varz};
+use monitor::varz::{ByKind, ClusterVarz, OcspPeerCache, Traffic, Varz};
 use monitor::{Endpoint, Source, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -218,6 +218,18 @@ impl Shared {
     }
 }
 
+fn ocsp_peer_cache(numbers: ocsp::Statistics) -> OcspPeerCache {
+    OcspPeerCache {
+        cache_type: "local",
+        cache_hits: numbers.hits,
+        cache_misses: numbers.misses,
+        cached_responses: numbers.responses,
+        cached_revoked_responses: numbers.revokes,
+        cached_good_responses: numbers.goods,
+        cached_unknown_responses: numbers.unknowns,
+    }
+}
+
 fn of_seconds(seconds: i64) -> Timestamp {
     Timestamp::from_unix_nanos(seconds.saturating_mul(1_000_000_000))
 }
@@ -247,6 +259,10 @@ impl Source for Shared {
         let info = self.info();
         let tls = settings.tls.as_ref();
         let usage = process::usage();
+        // not in the expression below: what is locked there stays so to its end, and a lock that is taken twice while a
+        // reload waits for it is never given back
+        let table = self.table.read().clone();
+        let certificates = self.certificates.read().clone();
         Varz {
             server_id: self.server_id.clone(),
             server_name: self.server_name.clone(),
@@ -255,9 +271,11 @@ impl Source for Shared {
             go: info.go.clone(),
             host: info.host.clone(),
             port: info.port,
-            auth_required: self.table.read().auth_required(),
+            auth_required: table.auth_required(),
             tls_required: info.tls_required,
             tls_verify: info.tls_verify,
+            tls_ocsp_peer_verify: info.tls_required && certificates.asks_about_clients,
+            ocsp_peer_cache: self.peers.statistics().map(ocsp_peer_cache),
             connect_urls: info.connect_urls.clone(),
             max_connections: i64::from(settings.limits.max_connections),
             max_subscriptions: settings.limits.max_subscriptions.map_or(0, i64::from),
@@ -293,9 +311,9 @@ impl Source for Shared {
             metadata: settings.server_metadata.clone(),
             system_account: self.system_account(),
             slow_consumer_stats: self.slow_consumers(),
-            tls_cert_not_after: self.certificates.read().client_not_after_seconds.map(of_seconds),
-            trusted_operators_jwt: self.table.read().operators().to_vec(),
-            trusted_operators_claim: self.table.read().operator_claims(),
+            tls_cert_not_after: certificates.client_not_after_seconds.map(of_seconds),
+            trusted_operators_jwt: table.operators().to_vec(),
+            trusted_operators_claim: table.operator_claims(),
             starling_version: STARLING_VERSION.into(),
             ..Varz::default()
         }

@@ -7,12 +7,14 @@
 //! never held with it across a system call.
 
 use crate::compression::Compression;
+use crate::ocsp::verifiers;
 use broker::{Mailbox, Transport, mailbox::Command};
 use mio::net::TcpStream;
 use parking_lot::Mutex;
 use rustls::Connection;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
+use std::sync::atomic::{AtomicU8, Ordering::*};
 use std::sync::{Arc, OnceLock};
 use wire::s2::Level;
 
@@ -31,10 +33,25 @@ pub enum Security {
     /// Not at all.
     Plain,
     /// TLS from the next byte on.
-    Tls(Box<Connection>),
+    Tls(Handshake),
     /// TLS if the peer begins with it, else nothing (`allow_non_tls`).
-    Either(Box<Connection>),
+    Either(Handshake),
 }
+
+/// A TLS connection at its start.
+pub struct Handshake {
+    /// The library's state.
+    pub connection: Box<Connection>,
+    /// Whether the peer's certificate is asked about: that waits for others, so it happens in another thread.
+    pub asks: bool,
+}
+
+/// No certificate is asked about.
+const ASKS_NOTHING: u8 = 0;
+/// What came may hold the certificate: it is to be taken to another thread.
+const ASKS: u8 = 1;
+/// It is there.
+const ASKED: u8 = 2;
 
 /// A TCP connection, shared by its owner (who reads) and whoever writes to it.
 pub struct Socket {
@@ -43,7 +60,9 @@ pub struct Socket {
     token: u32,
     /// Decided at the first read when the peer may choose.
     tls: OnceLock<Option<Mutex<Tls>>>,
-    undecided: Mutex<Option<Box<Connection>>>,
+    undecided: Mutex<Option<Handshake>>,
+    /// Whether the TLS state belongs to another thread for a while.
+    asking: AtomicU8,
     /// Of a route whose servers agreed on it.
     compression: OnceLock<Box<Compression>>,
 }
@@ -54,6 +73,11 @@ struct Tls {
     received: Vec<u8>,
     fed: usize,
     handshaking: bool,
+    asks: bool,
+    /// The peer's first records were taken; its certificate comes later.
+    begun: bool,
+    /// What another thread found.
+    failed: Option<io::Error>,
 }
 
 impl Socket {
@@ -63,11 +87,12 @@ impl Socket {
         let mut undecided = None;
         match security {
             Security::Plain => drop(tls.set(None)),
-            Security::Tls(connection) => drop(tls.set(Some(Mutex::new(Tls::new(connection))))),
-            Security::Either(connection) => undecided = Some(connection),
+            Security::Tls(handshake) => drop(tls.set(Some(Mutex::new(Tls::new(handshake))))),
+            Security::Either(handshake) => undecided = Some(handshake),
         }
         let compression = OnceLock::new();
-        Socket { stream, owner, token, tls, undecided: Mutex::new(undecided), compression }
+        let (undecided, asking) = (Mutex::new(undecided), AtomicU8::new(ASKS_NOTHING));
+        Socket { stream, owner, token, tls, undecided, asking, compression }
     }
 
     /// Registers the stream for both edges.
@@ -95,6 +120,7 @@ impl Socket {
 
     fn read_bytes(&self, room: &mut [u8]) -> io::Result<Option<usize>> {
         match self.tls.get() {
+            Some(Some(_)) if self.is_asking() => Ok(None),
             Some(Some(tls)) => self.read_tls(&mut tls.lock(), room),
             _ => retry(|| (&self.stream).read(room)),
         }
@@ -103,7 +129,7 @@ impl Socket {
     /// Bytes that were taken, 0 when full.
     fn write_bytes(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         if let Some(Some(tls)) = self.tls.get() {
-            return self.write_tls(&mut tls.lock(), slices);
+            return if self.is_asking() { Ok(0) } else { self.write_tls(&mut tls.lock(), slices) };
         }
         let written = match slices {
             [one] => retry(|| (&self.stream).write(one)),
@@ -114,20 +140,58 @@ impl Socket {
 
     /// Whether a handshake was begun and is not over.
     pub fn is_handshaking(&self) -> bool {
-        matches!(self.tls.get(), Some(Some(tls)) if tls.lock().handshaking)
+        matches!(self.tls.get(), Some(Some(tls)) if self.is_asking() || tls.lock().handshaking)
+    }
+
+    fn is_asking(&self) -> bool {
+        self.asking.load(Acquire) != ASKS_NOTHING
+    }
+
+    /// Whether [`verify`](Self::verify) is to be called, in a thread that may wait. Says so once.
+    pub fn take_verification(&self) -> bool {
+        self.asking.load(Relaxed) == ASKS
+            && self.asking.compare_exchange(ASKS, ASKED, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Goes on with a handshake that asks about the peer's certificate. Waits; then the owner reads on.
+    pub fn verify(&self) {
+        if let Some(Some(tls)) = self.tls.get() {
+            let tls = &mut *tls.lock();
+            let processed = tls.connection.process_new_packets();
+            let sent = self.send_records(tls);
+            let refused = |error| match error == verifiers::REJECTION {
+                true => io::Error::other(verifiers::CLIENT_REJECTED),
+                false => io::Error::new(io::ErrorKind::InvalidData, error),
+            };
+            tls.failed = processed.map_err(refused).err().or(sent.err());
+            // before anything is posted: the owner is to find the state its own again
+            self.asking.store(ASKS_NOTHING, Release);
+            self.end_handshake(tls);
+        }
+        self.owner.post(Command::Other(Box::new(ReadAgain(self.token))));
+    }
+
+    fn end_handshake(&self, tls: &mut Tls) {
+        if tls.handshaking && !tls.connection.is_handshaking() {
+            tls.handshaking = false;
+            // output that waited for the handshake has no edge to wait for
+            self.owner.post(Command::Writable(self.token));
+        }
     }
 
     /// Runs `look` on the TLS connection, if there is one.
     pub fn with_tls<R>(&self, look: impl FnOnce(&Connection) -> R) -> Option<R> {
         match self.tls.get() {
-            Some(Some(tls)) => Some(look(&tls.lock().connection)),
+            Some(Some(tls)) if !self.is_asking() => Some(look(&tls.lock().connection)),
             _ => None,
         }
     }
 
     /// Sends records that wait. To be called on a writable edge, before the link's output is.
     pub fn writable(&self) {
-        if let Some(Some(tls)) = self.tls.get() {
+        if let Some(Some(tls)) = self.tls.get()
+            && !self.is_asking()
+        {
             // an error shows again at the next read or write
             let _ = self.send_records(&mut tls.lock());
         }
@@ -142,15 +206,18 @@ impl Socket {
         match retry(|| self.stream.peek(&mut first))? {
             None => return Ok(false),
             Some(n) => {
-                let connection = self.undecided.lock().take();
-                let tls = connection.filter(|_| n == 1 && first[0] == TLS_HANDSHAKE_RECORD);
-                let _ = self.tls.set(tls.map(|connection| Mutex::new(Tls::new(connection))));
+                let handshake = self.undecided.lock().take();
+                let tls = handshake.filter(|_| n == 1 && first[0] == TLS_HANDSHAKE_RECORD);
+                let _ = self.tls.set(tls.map(|handshake| Mutex::new(Tls::new(handshake))));
             }
         }
         Ok(true)
     }
 
     fn read_tls(&self, tls: &mut Tls, room: &mut [u8]) -> io::Result<Option<usize>> {
+        if let Some(error) = tls.failed.take() {
+            return Err(error);
+        }
         let mut filled = 0;
         loop {
             match tls.connection.reader().read(&mut room[filled..]) {
@@ -183,14 +250,14 @@ impl Socket {
             }
             let mut rest = &tls.received[tls.fed..];
             tls.fed += tls.connection.read_tls(&mut rest)?;
+            if tls.asks && tls.handshaking && std::mem::replace(&mut tls.begun, true) {
+                self.asking.store(ASKS, Release);
+                return Ok(None);
+            }
             let processed = tls.connection.process_new_packets();
             self.send_records(tls)?;
             processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            if tls.handshaking && !tls.connection.is_handshaking() {
-                tls.handshaking = false;
-                // output that waited for the handshake has no edge to wait for
-                self.owner.post(Command::Writable(self.token));
-            }
+            self.end_handshake(tls);
         }
     }
 
@@ -223,9 +290,10 @@ impl Socket {
 }
 
 impl Tls {
-    fn new(mut connection: Box<Connection>) -> Tls {
+    fn new(handshake: Handshake) -> Tls {
+        let Handshake { mut connection, asks } = handshake;
         connection.set_buffer_limit(Some(ENCRYPTED_BYTES_MAX));
-        Tls { connection, received: Vec::new(), fed: 0, handshaking: true }
+        Tls { connection, received: Vec::new(), fed: 0, handshaking: true, asks, begun: false, failed: None }
     }
 }
 

@@ -7,14 +7,18 @@ mod peers;
 use peers::{Demanding, NobodyTrusted, Unverified};
 pub use peers::{Demands, RouteNames};
 
+use crate::ocsp::verifiers::{AskedAbout, Question, Stapled};
+use crate::ocsp::{Peers, Staple};
 use config::tls::{Tls, TlsVersion};
+use ocsp::Authorities;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ResolvesServerCertUsingSni, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ResolvesServerCertUsingSni, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::sync::Arc;
 
@@ -34,6 +38,14 @@ pub enum Error {
     /// No certificate is configured.
     #[error("TLS: no cert_file is configured")]
     NoCertificate,
+    /// The response that is to be shown beside a certificate cannot be had, or says that it was revoked.
+    #[error("bad OCSP status update for certificate at '{file}': {reason}")]
+    Staple {
+        /// `cert_file` as configured.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The library refuses the combination.
     #[error("TLS: {0}")]
     Refused(String),
@@ -104,7 +116,36 @@ fn versions(tls: &Tls) -> &'static [&'static rustls::SupportedProtocolVersion] {
     }
 }
 
-fn pairs(tls: &Tls) -> Result<Vec<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, Error> {
+/// The authorities of `ca_file`, for questions about what they issued.
+pub(crate) fn ocsp_authorities(tls: &Tls) -> Result<Authorities, Error> {
+    let list = match &tls.ca_file {
+        Some(file) => certificates("ca_file", file)?,
+        None => Vec::new(),
+    };
+    Authorities::new(list.iter().map(|der| &**der)).map_err(refused)
+}
+
+/// The first certificate of a block with its key; `None` without one.
+///
+/// # Errors
+/// [`Error`], naming the file.
+pub(crate) fn first_certificate(tls: &Tls) -> Result<Option<CertifiedKey>, Error> {
+    let Some((chain, key)) = pairs(tls)?.into_iter().next() else { return Ok(None) };
+    CertifiedKey::from_der(chain, key, &*provider(tls)?).map(Some).map_err(refused)
+}
+
+/// What a listener does about OCSP.
+#[derive(Clone, Debug, Default)]
+pub struct Revocation {
+    /// A response is shown beside the first certificate.
+    pub staple: Option<Arc<Staple>>,
+    /// What is asked about the peers, by whom.
+    pub asks: Option<(Question, Arc<Peers>)>,
+}
+
+type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn pairs(tls: &Tls) -> Result<Vec<Pair>, Error> {
     tls.certificates
         .iter()
         .map(|pair| {
@@ -124,7 +165,12 @@ fn pairs(tls: &Tls) -> Result<Vec<(Vec<CertificateDer<'static>>, PrivateKeyDer<'
 ///
 /// # Errors
 /// [`Error`], naming the file.
-pub fn server_config(tls: &Tls, verify: bool, demands: &Demands) -> Result<Arc<ServerConfig>, Error> {
+pub fn server_config(
+    tls: &Tls,
+    verify: bool,
+    demands: &Demands,
+    revocation: Revocation,
+) -> Result<Arc<ServerConfig>, Error> {
     let provider = provider(tls)?;
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(tls))
@@ -139,30 +185,44 @@ pub fn server_config(tls: &Tls, verify: bool, demands: &Demands) -> Result<Arc<S
         (None, true) => Some(Arc::new(NobodyTrusted(provider.clone()))),
         (_, false) => None,
     };
-    let builder = match verifier {
-        Some(inner) if !demands.is_empty() => {
-            builder.with_client_cert_verifier(Arc::new(Demanding { inner, demands: demands.clone() }))
+    let verifier: Option<Arc<dyn ClientCertVerifier>> = match verifier {
+        Some(inner) if !demands.is_empty() => Some(Arc::new(Demanding { inner, demands: demands.clone() })),
+        verifier => verifier,
+    };
+    let asks = revocation.asks.is_some();
+    let verifier: Option<Arc<dyn ClientCertVerifier>> = match (verifier, revocation.asks) {
+        (Some(inner), Some((question, peers))) => {
+            let authorities = ocsp_authorities(tls)?;
+            Some(Arc::new(AskedAbout { inner, authorities, question, peers }))
         }
+        (verifier, _) => verifier,
+    };
+    let builder = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
     let mut pairs = pairs(tls)?;
-    let config = match pairs.len() {
-        0 => return Err(Error::NoCertificate),
-        1 => {
+    let mut config = match (pairs.len(), revocation.staple) {
+        (0, _) => return Err(Error::NoCertificate),
+        (1, Some(staple)) => builder.with_cert_resolver(staple),
+        (1, None) => {
             let (chain, key) = pairs.remove(0);
             builder.with_single_cert(chain, key).map_err(refused)?
         }
-        _ => {
-            let first =
-                rustls::sign::CertifiedKey::from_der(pairs[0].0.clone(), pairs[0].1.clone_key(), &provider)
-                    .map_err(refused)?;
-            builder.with_cert_resolver(Arc::new(ByName {
-                names: by_name(&pairs, &provider)?,
-                first: Arc::new(first),
-            }))
+        (_, staple) => {
+            let (chain, key) = &pairs[0];
+            let first = CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider).map_err(refused)?;
+            // the name of a certificate with a response must not lead to it without
+            let named = if staple.is_some() { &pairs[1..] } else { &pairs[..] };
+            let names = by_name(named, &provider)?;
+            builder.with_cert_resolver(Arc::new(ByName { names, first: Arc::new(first), staple }))
         }
     };
+    if asks {
+        // a session that is taken up again shows no certificate that could be asked about
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     Ok(Arc::new(config))
 }
 
@@ -170,16 +230,15 @@ pub fn server_config(tls: &Tls, verify: bool, demands: &Demands) -> Result<Arc<S
 #[derive(Debug)]
 struct ByName {
     names: ResolvesServerCertUsingSni,
-    first: Arc<rustls::sign::CertifiedKey>,
+    first: Arc<CertifiedKey>,
+    /// The first with a response beside it.
+    staple: Option<Arc<Staple>>,
 }
-
-type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn by_name(pairs: &[Pair], provider: &CryptoProvider) -> Result<ResolvesServerCertUsingSni, Error> {
     let mut names = ResolvesServerCertUsingSni::new();
     for (chain, key) in pairs {
-        let certified = rustls::sign::CertifiedKey::from_der(chain.clone(), key.clone_key(), provider)
-            .map_err(refused)?;
+        let certified = CertifiedKey::from_der(chain.clone(), key.clone_key(), provider).map_err(refused)?;
         let parsed = webpki::EndEntityCert::try_from(&chain[0]).map_err(refused)?;
         for name in parsed.valid_dns_names() {
             // wildcard names cannot be looked up: the first certificate stays the answer
@@ -190,16 +249,18 @@ fn by_name(pairs: &[Pair], provider: &CryptoProvider) -> Result<ResolvesServerCe
 }
 
 impl rustls::server::ResolvesServerCert for ByName {
-    fn resolve(&self, hello: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
-        self.names.resolve(hello).or_else(|| Some(self.first.clone()))
+    fn resolve(&self, hello: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let first = || self.staple.as_ref().map_or_else(|| Some(self.first.clone()), |staple| staple.shown());
+        self.names.resolve(hello).or_else(first)
     }
 }
 
-/// For opening connections to other servers, whose certificates must be as `demands` say.
+/// For opening connections to other servers, whose certificates must be as `demands` say. `stapled`: and good, by a
+/// response that they show.
 ///
 /// # Errors
 /// [`Error`], naming the file.
-pub fn client_config(tls: &Tls, demands: &Demands) -> Result<Arc<ClientConfig>, Error> {
+pub fn client_config(tls: &Tls, demands: &Demands, stapled: bool) -> Result<Arc<ClientConfig>, Error> {
     let provider = provider(tls)?;
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(tls))
@@ -217,11 +278,18 @@ pub fn client_config(tls: &Tls, demands: &Demands) -> Result<Arc<ClientConfig>, 
         true => verifier,
         false => Arc::new(Demanding { inner: verifier, demands: demands.clone() }),
     };
+    let verifier: Arc<dyn ServerCertVerifier> = match stapled {
+        true => Arc::new(Stapled { inner: verifier, authorities: ocsp_authorities(tls)? }),
+        false => verifier,
+    };
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-    let config = match pairs(tls)?.into_iter().next() {
+    let mut config = match pairs(tls)?.into_iter().next() {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(refused)?,
         None => builder.with_no_client_auth(),
     };
+    if stapled {
+        config.resumption = rustls::client::Resumption::disabled();
+    }
     Ok(Arc::new(config))
 }
 

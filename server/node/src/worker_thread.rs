@@ -5,6 +5,7 @@
 
 use crate::shared::Shared;
 use crate::socket::{ReadAgain, Security, Socket, SocketTransport};
+use crate::verification;
 use broker::link::About;
 use broker::mailbox::Command;
 use broker::{CloseReason, Link, LinkKind, Mailbox, Wake};
@@ -258,7 +259,12 @@ impl WorkerThread {
         let Some(room) = self.worker.room(token) else { return false };
         let size = room.len();
         let progress = match slot.socket.read(room) {
-            Ok(None) => return false,
+            Ok(None) => {
+                if slot.handshake_until_nanos != 0 && slot.socket.take_verification() {
+                    verification::spawn(slot.socket.clone());
+                }
+                return false;
+            }
             Ok(Some(0)) => self.worker.close(token, CloseReason::ClientClosed),
             Ok(Some(read)) => {
                 let (filled, ending) = (read == size, slot.ending);

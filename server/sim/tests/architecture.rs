@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms a room may import. `subject`, `config` and `accounts` are open to all above them; the rest is
 /// listed. A room that is not in this table fails the test: decide where it stands first.
-const IMPORTS: [(&str, &[&str]); 13] = [
+const IMPORTS: [(&str, &[&str]); 14] = [
     ("heap", &[]),
     ("subject", &[]),
     ("wire", &[]),
@@ -17,13 +17,14 @@ const IMPORTS: [(&str, &[&str]); 13] = [
     ("broker", &["subject", "config", "accounts", "wire"]),
     ("client", &["subject", "config", "accounts", "wire", "broker"]),
     ("cluster", &["subject", "config", "accounts", "wire", "broker"]),
+    ("ocsp", &["wire"]),
     ("monitor", &["subject", "config", "accounts", "wire", "broker", "client", "cluster"]),
     ("engine", &["subject", "config", "accounts", "wire", "broker", "client", "cluster", "monitor"]),
     (
         "node",
         &[
-            "heap", "subject", "config", "accounts", "wire", "broker", "client", "cluster", "monitor",
-            "engine",
+            "heap", "subject", "config", "accounts", "wire", "broker", "client", "cluster", "ocsp",
+            "monitor", "engine",
         ],
     ),
     ("sim", &["subject", "config", "accounts", "wire", "broker", "client", "cluster", "monitor", "engine"]),
@@ -32,8 +33,8 @@ const IMPORTS: [(&str, &[&str]); 13] = [
 ];
 
 /// Rooms whose every input is an argument.
-const PURE: [&str; 9] =
-    ["subject", "wire", "config", "accounts", "broker", "client", "cluster", "monitor", "engine"];
+const PURE: [&str; 10] =
+    ["subject", "wire", "config", "accounts", "broker", "client", "cluster", "ocsp", "monitor", "engine"];
 
 /// Crates that bring sockets, clocks, threads or randomness.
 const IMPURE_CRATES: [&str; 15] = [

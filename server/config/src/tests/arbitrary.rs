@@ -14,8 +14,11 @@ use crate::accounts::{
 use crate::address::{Port, ServerUrl};
 use crate::auth::{AuthCallout, Authorization, ConnectionType, Credential, Place, User};
 use crate::cluster::{Cluster, Compression};
+use crate::ocsp::OcspPeer;
 use crate::permissions::{Permissions, ResponsePermission, SubjectPermission};
-use crate::settings::{Limits, Logging, Monitoring, Ocsp, OcspMode, Settings, Starling, WriteTimeout};
+use crate::settings::{
+    Limits, Logging, Monitoring, Ocsp, OcspCache, OcspCacheKind, OcspMode, Settings, Starling, WriteTimeout,
+};
 use crate::tls::{CertificatePair, HandshakeFirst, Tls, TlsVersion};
 use crate::trust::{Resolver, Trust};
 use crate::{Config, render};
@@ -103,7 +106,7 @@ fn tls(route: bool) -> BoxedStrategy<Tls> {
         any::<u32>(),
         btree_set(hash, 0..2),
         first,
-        option::of(any::<bool>()),
+        option::of(ocsp_peer()),
     )
         .prop_map(
             move |(certificates, ca_file, flags, timeout, rate, pinned_certs, handshake_first, ocsp_peer)| {
@@ -128,7 +131,10 @@ fn tls(route: bool) -> BoxedStrategy<Tls> {
                     pinned_certs,
                     handshake_first,
                     min_version: if v1_3 { TlsVersion::V1_3 } else { TlsVersion::V1_2 },
-                    ocsp_peer,
+                    ocsp_peer: ocsp_peer.map(|peer| OcspPeer {
+                        verify: peer.verify && (route || verify || map || known),
+                        ..peer
+                    }),
                 }
             },
         )
@@ -529,6 +535,32 @@ fn front() -> BoxedStrategy<Settings> {
         .boxed()
 }
 
+fn ocsp_peer() -> BoxedStrategy<OcspPeer> {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (flags, 1..9_u64, duration(), duration())
+        .prop_map(|(flags, seconds, skew, lives)| OcspPeer {
+            verify: flags.0,
+            ca_timeout: Duration::from_secs(seconds),
+            allowed_clockskew: skew,
+            warn_only: flags.1,
+            unknown_is_good: flags.2,
+            allow_when_ca_unreachable: flags.3,
+            cache_ttl_when_next_update_unset: lives,
+        })
+        .boxed()
+}
+
+fn ocsp_cache() -> BoxedStrategy<OcspCache> {
+    (any::<bool>(), "[a-z]{1,5}", any::<bool>(), 1..9_u64)
+        .prop_map(|(is_local, local_store, preserve_revoked, seconds)| OcspCache {
+            kind: if is_local { OcspCacheKind::Local } else { OcspCacheKind::None },
+            local_store,
+            preserve_revoked,
+            save_interval: Duration::from_secs(seconds),
+        })
+        .boxed()
+}
+
 /// Settings that a file can say.
 pub(super) fn any_settings() -> BoxedStrategy<Settings> {
     let modes = prop_oneof![
@@ -561,7 +593,8 @@ pub(super) fn any_settings() -> BoxedStrategy<Settings> {
         some_text(),
     );
     let who = (authorization(), option::of(accounts()), mappings(), trust());
-    (front(), option::of(ocsp), flags, names, maps, counts, cluster(), who)
+    let ocsp = (option::of(ocsp), option::of(ocsp_cache()));
+    (front(), ocsp, flags, names, maps, counts, cluster(), who)
         .prop_map(|(front, ocsp, flags, names, maps, counts, cluster, who)| {
             let (authorization, accounts, mappings, trust) = who;
             let mut accounts = accounts.clone();
@@ -571,7 +604,8 @@ pub(super) fn any_settings() -> BoxedStrategy<Settings> {
                 }
             }
             Settings {
-                ocsp,
+                ocsp: ocsp.0,
+                ocsp_cache: ocsp.1,
                 allow_non_tls: flags.0,
                 proxy_protocol: flags.1,
                 no_system_account: flags.2,

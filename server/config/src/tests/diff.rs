@@ -196,6 +196,7 @@ const FIELDS: &[(&str, Copy)] = fields!(
     tls,
     allow_non_tls,
     ocsp,
+    ocsp_cache,
     proxy_protocol,
     trusted_proxies,
     cluster.name,

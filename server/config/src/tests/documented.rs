@@ -8,15 +8,13 @@ use std::collections::BTreeMap;
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// Keys that are read and then refused when the server starts or reloads: `node::access` has the list.
-const REFUSED: &[&str] = &["prof_port", "ocsp", "ocsp_peer", "msg_trace", "trace_dest", "jetstream"];
+const REFUSED: &[&str] = &["prof_port", "msg_trace", "trace_dest", "jetstream"];
 
 /// Keys that a server without JetStream, without a cache to switch off, without a profiler and, so far, without lines
 /// for each operation in its log has no use for.
 const WITHOUT_EFFECT: &[&str] = &[
     "disable_sublist_cache",
     "no_sublist_cache",
-    "store_dir",
-    "storedir",
     "feature_flags",
     "default_js_domain",
     "prof_block_rate",

@@ -61,6 +61,7 @@ pub(super) const TOP: &[(&str, &str)] = &[
     ("ping_max", "1"),
     ("tls", "{cert_file: a, key_file: b}"),
     ("ocsp", "{mode: must, url: u}"),
+    ("ocsp_cache", "{type: none, local_store: d, preserve_revoked: true, save_interval: 2}"),
     ("allow_non_tls", "true"),
     ("write_deadline", "\"1s\""),
     ("write_timeout", "retry"),
@@ -113,7 +114,6 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("websocket", "{port: 1}"),
     ("ws", "{port: 1}"),
     ("mqtt", "{port: 1}"),
-    ("ocsp_cache", "true"),
 ];
 
 pub(super) const CLUSTER: &[(&str, &str)] = &[
@@ -183,7 +183,10 @@ pub(super) const TLS: &[(&str, &str)] = &[
     ("handshake_first", "auto"),
     ("first", "\"300ms\""),
     ("immediate", "true"),
-    ("ocsp_peer", "true"),
+    (
+        "ocsp_peer",
+        "{verify: true, ca_timeout: 0.5, allowed_clockskew: 1, warn_only: true, unknown_is_good: true, allow_when_ca_unreachable: true, cache_ttl_when_next_update_unset: 5}, verify: true",
+    ),
     ("certs", "[{cert_file: a, key_file: b}]"),
     ("certificates", "[{cert_file: a, key_file: b}]"),
     ("min_version", "\"1.3\""),

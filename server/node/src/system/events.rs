@@ -10,10 +10,11 @@ use engine::Received;
 use monitor::Source;
 use monitor::accountz::AccountStatistics;
 use monitor::events::{
-    ACCOUNT_CONNECTIONS_INTERVAL, AccountConnections, AccountConnectionsRequest, Connect, Disconnect,
-    Statistics, subjects,
+    ACCOUNT_CONNECTIONS_INTERVAL, AccountConnections, AccountConnectionsRequest, CertificateInfo, Connect,
+    Disconnect, OcspLinkInvalid, OcspPeerRejected, Statistics, subjects,
 };
 use monitor::source::Connection;
+use ocsp::Certificate;
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -183,6 +184,35 @@ impl System {
         }
     }
 
+    /// A peer was turned away for what OCSP says of its chain. Any thread.
+    pub fn tell_ocsp_rejected(self: &Arc<Self>, kind: &'static str, peer: &Certificate, reason: &str) {
+        let subject = subjects::ocsp_peer_rejected(&self.server_id);
+        if !self.has_listeners(&subject) {
+            return;
+        }
+        let (system, peer, reason) = (self.clone(), certificate_info(peer), reason.to_owned());
+        self.client.internal().at(0, move |_| {
+            let Some(shared) = system.shared.upgrade() else { return };
+            let (server, id) = (system.stamp(&shared), system.next_id());
+            system.tell(&subject, &OcspPeerRejected::new(server, id, shared.now(), kind, peer, reason));
+        });
+    }
+
+    /// A certificate of a peer's chain is not good. Any thread.
+    pub fn tell_ocsp_link_invalid(self: &Arc<Self>, link: &Certificate, peer: &Certificate, reason: &str) {
+        let subject = subjects::ocsp_link_invalid(&self.server_id);
+        if !self.has_listeners(&subject) {
+            return;
+        }
+        let (system, link, peer) = (self.clone(), certificate_info(link), certificate_info(peer));
+        let reason = reason.to_owned();
+        self.client.internal().at(0, move |_| {
+            let Some(shared) = system.shared.upgrade() else { return };
+            let (server, id) = (system.stamp(&shared), system.next_id());
+            system.tell(&subject, &OcspLinkInvalid::new(server, id, shared.now(), link, peer, reason));
+        });
+    }
+
     /// The server stops.
     pub fn tell_shutdown(&self) {
         if let Some(shared) = self.shared.upgrade() {
@@ -212,6 +242,15 @@ impl System {
             char::from(digit)
         };
         (0..22).map(digit).collect()
+    }
+}
+
+fn certificate_info(certificate: &Certificate) -> CertificateInfo {
+    CertificateInfo {
+        subject: certificate.subject_name.clone(),
+        issuer: certificate.issuer_name.clone(),
+        fingerprint: certificate.fingerprint(),
+        raw: data_encoding::BASE64.encode(certificate.der()),
     }
 }
 
