@@ -336,6 +336,37 @@ fn a_revoked_client_is_turned_away_and_the_answer_is_kept() {
 }
 
 #[test]
+fn the_system_account_hears_who_was_turned_away() {
+    let world = World::new("events");
+    let own = world.identity("server", false);
+    let (good, bad) = (world.identity("good", false), world.identity("bad", false));
+    bad.responder.says.lock().status = Status::Revoked;
+    let text = format!(
+        "{}ocsp_cache: false\naccounts {{ SYS: {{ users: [{{user: s, password: s}}] }} }}\nsystem_account: SYS\n\
+         no_auth_user: s\n",
+        world.tls(&own, "verify: true, ocsp_peer: true")
+    );
+    let server = Server::start(settings(&text)).unwrap();
+    let (mut stream, _) = enter(&server, Some(&good)).unwrap();
+    stream.write_all(b"SUB $SYS.SERVER.*.OCSP.> 1\r\nPING\r\n").unwrap();
+    until(&mut stream, "PONG\r\n").unwrap();
+    assert!(enter(&server, Some(&bad)).is_err());
+    let events = until(&mut stream, "client not OCSP valid\"}\r\n").unwrap();
+    for part in [
+        ".OCSP.PEER.LINK.INVALID 1 ",
+        "\"type\":\"io.nats.server.advisory.v1.ocsp_peer_link_invalid\"",
+        "\"reason\":\"Invalid OCSP response status: revoked\"",
+        ".OCSP.PEER.CONN.REJECT 1 ",
+        "\"type\":\"io.nats.server.advisory.v1.ocsp_peer_reject\"",
+        "\"kind\":\"Client\"",
+        "\"subject\":\"CN=bad\"",
+        &format!("\"fingerprint\":\"{}\"", bad.certificate.fingerprint()),
+    ] {
+        assert!(events.contains(part), "{part}: {events}");
+    }
+}
+
+#[test]
 fn while_a_responder_is_waited_for_others_are_served() {
     let world = World::new("waits");
     let own = world.identity("server", false);
