@@ -297,6 +297,14 @@ pub fn masked_messages(lines: Vec<String>) -> Vec<String> {
             masked.extend(json_shape(&event).into_iter().map(|field| format!("event: {field}")));
             continue;
         }
+        if is_trace(&line)
+            // printed lines have each backslash twice
+            && let Ok(event) = serde_json::from_str(&line.replace("\\\\", "\\"))
+        {
+            hide_sizes(&mut masked);
+            masked.push(masked_trace(event));
+            continue;
+        }
         let json = match line.strip_prefix("Nats-Request-Info: ") {
             Some(json) => Some(("Nats-Request-Info: ", json)),
             None => line.starts_with("{\"type\":\"io.nats.server.metric").then_some(("", &*line)),
@@ -313,11 +321,53 @@ pub fn masked_messages(lines: Vec<String>) -> Vec<String> {
     masked
 }
 
-/// Messages that report on a service's latency, behind all other lines: servers send them from a queue of their own, so
+/// What stands before the trace of a message (ADR-41) in a transcript.
+const TRACE: &str = "trace: ";
+
+fn is_trace(line: &str) -> bool {
+    line.starts_with("{\"server\":{") && line.contains("\"events\":[{\"type\":\"in\"")
+}
+
+/// A trace with the names of the server's fields instead of their values, without times and connection numbers, and
+/// with the events behind the first one in the order of their texts: who is served first is chance.
+fn masked_trace(mut event: serde_json::Value) -> String {
+    fn mask(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                fields.remove("ts");
+                for (name, field) in fields.iter_mut() {
+                    match name.as_str() {
+                        "cid" | "Nats-Request-Info" => *field = "…".into(),
+                        _ => mask(field),
+                    }
+                }
+                fields.sort_keys();
+            }
+            serde_json::Value::Array(items) => items.iter_mut().for_each(mask),
+            serde_json::Value::String(text) if text.starts_with("_R_.") => *text = "_R_.…".into(),
+            _ => {}
+        }
+    }
+    if let Some(server) = event["server"].as_object() {
+        let names: Vec<String> = server.keys().filter(|name| *name != "feature_flags").cloned().collect();
+        event["server"] = names.into();
+    }
+    mask(&mut event);
+    if event["request"]["header"].get("Nats-Request-Info").is_some() {
+        event["request"]["msgsize"] = "…".into();
+    }
+    if let Some(events) = event["events"].as_array_mut() {
+        events[1..].sort_by_key(ToString::to_string);
+    }
+    format!("{TRACE}{event}")
+}
+
+/// Messages that report on a service's latency or trace a message, behind all other lines: servers send them from a queue of their own, so
 /// their place among the answers to the same connection is chance.
 #[must_use]
 pub fn reports_last(lines: Vec<String>) -> Vec<String> {
-    let is_report = |line: &String| line.starts_with('{') && line.contains("\"io.nats.server.metric");
+    let is_metric = |line: &str| line.starts_with('{') && line.contains("\"io.nats.server.metric");
+    let is_report = |line: &String| is_metric(line) || line.starts_with(TRACE);
     let (mut others, mut reports) = (Vec::new(), Vec::new());
     for line in lines {
         if is_report(&line) {

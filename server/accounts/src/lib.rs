@@ -30,7 +30,8 @@ pub use permissions::{
 pub use replies::Replies;
 pub use secret::Secret;
 pub use source::{
-    AccountLimits, AccountSource, AccountsSource, AuthorizationSource, Login, OperatorsSource, UserSource,
+    AccountLimits, AccountSource, AccountsSource, AuthorizationSource, Login, OperatorsSource, TraceSource,
+    UserSource,
 };
 pub use table::{
     Account, AccountId, ConnectionLimits, GLOBAL_ACCOUNT, Identity, SYSTEM_ACCOUNT, Table, UserToken,

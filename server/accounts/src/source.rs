@@ -99,6 +99,17 @@ pub struct AccountSource {
     pub stream_imports: Vec<StreamImportSource>,
     /// Imported services.
     pub service_imports: Vec<ServiceImportSource>,
+    /// Where traces of messages go that somebody else's tracing asks for.
+    pub trace: Option<TraceSource>,
+}
+
+/// Where traces of messages go that carry a sampled `traceparent` header (ADR-41).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceSource {
+    /// Subject, in the account.
+    pub destination: String,
+    /// Percentage of such messages that is traced, 1 to 100.
+    pub sampling_percent: u8,
 }
 
 /// Bounds of an account; `None` is no bound.

@@ -54,6 +54,8 @@ pub struct Account {
     pub exports: Exports,
     /// What it imports.
     pub imports: Imports,
+    /// Where traces of messages go that somebody else's tracing asks for.
+    pub trace: Option<crate::TraceSource>,
     /// It was in an earlier table and is gone: nobody may stay in it.
     pub is_removed: bool,
     default_permissions: Option<Arc<Permissions>>,

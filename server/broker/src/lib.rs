@@ -25,9 +25,10 @@ mod responses;
 pub mod router;
 mod sharing;
 mod sync;
+mod trace;
 
 pub use account::Account;
 pub use link::{CloseReason, Link, LinkKind, Transport};
 pub use mailbox::{Mailbox, Wake};
 pub use registry::Broker;
-pub use router::{Router, ScopeId, Verdict};
+pub use router::{Parcel, Router, ScopeId, Tracing, Verdict};

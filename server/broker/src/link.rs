@@ -65,6 +65,8 @@ pub const FLAG_ASYNC_INFO: u8 = 4;
 /// The route carries one account, which its verbs do not name.
 pub const FLAG_ACCOUNT_IMPLIED: u8 = 8;
 
+/// The route's server does not know message traces: it would deliver what is only to be traced.
+pub const FLAG_NO_TRACES: u8 = 32;
 /// Reply subjects of messages for this link are remembered.
 pub const FLAG_REPLIES: u8 = 16;
 

@@ -33,6 +33,8 @@ pub struct Broker {
     pub(crate) tracked: Tracked,
     next_id: AtomicU64,
     seed: u64,
+    /// Messages that this server sent about itself, for the number on each.
+    pub sent: Arc<AtomicU64>,
     /// Bytes that may wait on one link before it is cut off as a slow consumer.
     pub pending_bytes_max: AtomicUsize,
     /// Publishers wait for slow readers, a moment (not with `no_fast_producer_stall`).
@@ -50,6 +52,9 @@ pub struct ServerNames {
     pub cluster: String,
     /// Name of the system account: its services are told the server.
     pub system_account: String,
+    /// How messages of this server begin that say who sent them: the fields of a JSON object up to the number of
+    /// the message, with the comma behind them.
+    pub stamp: String,
 }
 
 /// What is told over a route connection.
@@ -96,6 +101,7 @@ impl Broker {
             measurements: OnceLock::new(),
             tracked: Tracked::default(),
             next_id: AtomicU64::new(1),
+            sent: Arc::default(),
             pending_bytes_max: AtomicUsize::new(64 << 20),
             stalls_publishers: AtomicBool::new(true),
             slow_consumers: Default::default(),

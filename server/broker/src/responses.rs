@@ -88,6 +88,11 @@ pub(crate) fn is_tracked(subject: &[u8]) -> bool {
     subject.ends_with(b".T") && subject.starts_with(PREFIX)
 }
 
+/// Replies across gateways: nobody publishes there by his own will.
+pub(crate) fn is_reserved_by_gateways(subject: &[u8]) -> bool {
+    subject.starts_with(b"_GR_.") || subject.starts_with(b"$GR.")
+}
+
 /// Requests of other servers that came over routes and are measured here.
 #[derive(Default)]
 pub(crate) struct Tracked {

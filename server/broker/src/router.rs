@@ -9,6 +9,7 @@ mod deliver;
 mod detour;
 pub(crate) mod latency;
 mod miss;
+mod tracing;
 
 use crate::account::{Account, Dirty};
 use crate::cache::{Key, PlanCache, SWEEP_PARTS};
@@ -18,6 +19,7 @@ use crate::plan::{Plan, Renamed, Unusual};
 use crate::registry::Broker;
 use crate::render::Scratch;
 use crate::responses::is_tracked;
+use crate::trace::Trace;
 use accounts::Permissions;
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -31,6 +33,8 @@ use wire::client::Publish;
 
 pub use crate::cache::LOOK_AHEAD;
 pub use crate::render::READ_PADDING;
+pub use detour::Parcel;
+pub use tracing::Tracing;
 
 /// Output up to this size may wait for the other links of the round; more is written at once.
 const DEFER_BYTES_MAX: usize = 16 << 10;
@@ -140,6 +144,8 @@ pub struct Router {
     imported: HashMap<u32, ScopeId>,
     /// In whose name the server itself publishes.
     own_link: Option<Arc<Link>>,
+    /// What is noted of the message that is being published, if its headers ask for it.
+    trace: Option<Box<Trace>>,
     #[cfg(feature = "defective")]
     draws: crate::defect::Draws,
 }
@@ -184,6 +190,7 @@ impl Router {
             met: Vec::new(),
             imported: HashMap::new(),
             own_link: None,
+            trace: None,
             #[cfg(feature = "defective")]
             draws: crate::defect::Draws::new(),
         }
@@ -355,6 +362,11 @@ impl Router {
             self.stage_all(from, read);
             self.finish_staged(from, read);
         }
+        self.clear_batch();
+    }
+
+    #[inline(always)]
+    fn clear_batch(&mut self) {
         self.messages.clear();
         self.plans.clear();
         self.named.clear();

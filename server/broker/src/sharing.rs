@@ -65,11 +65,21 @@ impl Shadow {
         }
         local
     }
+
+    /// Whether traces of messages go on into the importing account.
+    pub fn allows_trace(&self) -> bool {
+        self.rules.imports.streams.get(self.import).is_some_and(|import| import.allow_trace)
+    }
 }
 
 impl Sharing {
     pub fn mappings(&self) -> &accounts::Mappings {
         &self.rules.mappings
+    }
+
+    /// Where traces of messages go that somebody else's tracing asks for.
+    pub fn trace(&self) -> Option<&accounts::TraceSource> {
+        self.rules.trace.as_ref()
     }
 
     fn streams(&self) -> &[StreamImport] {
@@ -265,5 +275,6 @@ impl Broker {
 /// Whether an account has anything for [`Sharing`] to hold.
 fn shares(rules: &accounts::Account) -> bool {
     let imports = &rules.imports;
-    !(rules.mappings.is_empty() && imports.streams.is_empty() && imports.services.is_empty())
+    let has_imports = !(imports.streams.is_empty() && imports.services.is_empty());
+    has_imports || !rules.mappings.is_empty() || rules.trace.is_some()
 }

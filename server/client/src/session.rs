@@ -1,6 +1,7 @@
 //! One client's session.
 
 mod recheck;
+mod traced;
 
 use crate::Policy;
 use crate::login::{Answer, Question};
@@ -346,6 +347,10 @@ impl Client {
         if self.pedantic && !subject::is_valid_publish(&read[publish.subject_range()]) {
             self.settle(read, context);
             error(context.reply, "Invalid Publish Subject");
+        }
+        if publish.header_len > 0 && Router::may_trace(read, publish) {
+            self.publish_traced(publish, read, context);
+            return Ok(());
         }
         if publish.reply_len > 0 && is_reserved_reply(&read[publish.reply_range()]) {
             self.settle(read, context);

@@ -79,6 +79,8 @@ pub enum Effect {
         carries: Carries,
         /// The peer understands headers; otherwise they are cut off before sending.
         headers: bool,
+        /// The peer understands message traces: it does not deliver what is only to be traced.
+        traces: bool,
         /// What the peer lets in (`import`) and out (`export`). Our own permissions are in the settings.
         permissions: Permissions,
     },

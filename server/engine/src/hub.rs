@@ -3,7 +3,7 @@
 //! Owns the one lock around the [`Mesh`] and does its effects in order, under that lock. Touched by handshakes,
 //! gossip and timers, never by messages.
 
-use broker::link::{FLAG_ACCOUNT_IMPLIED, FLAG_HEADERS};
+use broker::link::{FLAG_ACCOUNT_IMPLIED, FLAG_HEADERS, FLAG_NO_TRACES};
 use broker::registry::{MayTell, RouteRules};
 use broker::{Broker, CloseReason, Link};
 use cluster::interest::RoutePermissions;
@@ -125,7 +125,15 @@ impl Hub {
                     link.transport.compress(level, link.output.pending_bytes());
                 }
             }
-            Effect::PeerReady { connection, server_id, server_name, carries, headers, permissions } => {
+            Effect::PeerReady {
+                connection,
+                server_id,
+                server_name,
+                carries,
+                headers,
+                traces,
+                permissions,
+            } => {
                 let Some(link) = self.link(connection) else { return };
                 let may_tell = self.may_tell(permissions);
                 {
@@ -137,6 +145,7 @@ impl Hub {
                 }
                 link.set(FLAG_ACCOUNT_IMPLIED, matches!(carries, Carries::Account(_)));
                 link.set(FLAG_HEADERS, headers);
+                link.set(FLAG_NO_TRACES, !traces);
                 if let Carries::Account(name) = &carries {
                     // so that its interest is told even before anybody here uses it
                     self.broker.account(name);

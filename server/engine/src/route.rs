@@ -5,7 +5,7 @@
 
 use crate::hub::Hub;
 use broker::account::RemoteInterest;
-use broker::{Account, CloseReason, Link, LinkKind, Router, ScopeId, Verdict};
+use broker::{Account, CloseReason, Link, LinkKind, Router, ScopeId, Tracing, Verdict};
 use client::Failure;
 use cluster::{ConnectionId, DialId, Handled, RouteConversation};
 use std::collections::HashMap;
@@ -149,10 +149,25 @@ impl Route {
         self.bytes += message.publish.body_len() as u64;
         let Some(name) = data.get(message.account_range()) else { return };
         if let Some((_, scope)) = self.account(name, router) {
-            let verdict = router.publish_routed(scope, buffer, &message.publish, message.queues(data));
+            let link = self.link.clone();
+            let publish = &message.publish;
+            let mut is_traced = false;
+            if publish.header_len > 0 && Router::may_trace(buffer, publish) {
+                router.finish(&link, buffer);
+                match router.begin_trace(&link, scope, buffer, publish) {
+                    Tracing::Begun => is_traced = true,
+                    Tracing::No | Tracing::Instead(_) => {}
+                    Tracing::Skip | Tracing::Refused(_) => return,
+                }
+            }
+            let verdict = router.publish_routed(scope, buffer, publish, message.queues(data));
             if verdict == Verdict::Detour {
-                let link = self.link.clone();
-                router.detour(&link, buffer, &message.publish);
+                router.detour(&link, buffer, publish);
+            } else if is_traced {
+                router.finish_traced(&link, scope, buffer, publish);
+            }
+            if is_traced {
+                router.end_trace("");
             }
         }
     }

@@ -10,7 +10,7 @@ use accounts::exchange::{
 use accounts::{
     AccountLimits, AccountSource, AccountsSource, AuthorizationSource, CalloutSource, DestinationSource,
     Login, MappingSource, OperatorsSource, PermissionsSource, ResponsesSource, SubjectsSource, Table,
-    UserSource,
+    TraceSource, UserSource,
 };
 use config::Settings;
 use config::accounts::{self as written, Account, Export, ExportKind, Import, ImportKind, Mapping};
@@ -110,17 +110,10 @@ fn operator(written: &str) -> Result<String, Error> {
 }
 
 fn refuse_unbuilt(settings: &Settings) -> Result<(), Error> {
-    let not_yet = |what: String| Err(Error::NotYet { what });
-    if settings.prof_port.is_some() {
-        return not_yet("prof_port".into());
+    match settings.prof_port {
+        Some(_) => Err(Error::NotYet { what: "prof_port".into() }),
+        None => Ok(()),
     }
-    for account in &settings.accounts {
-        let name = &account.name;
-        if account.trace.is_some() {
-            return not_yet(format!("accounts.{name}: msg_trace"));
-        }
-    }
-    Ok(())
 }
 
 fn source(settings: &Settings) -> AccountsSource {
@@ -176,6 +169,10 @@ fn account(account: &Account) -> AccountSource {
         service_exports: account.exports.iter().filter_map(service_export).collect(),
         stream_imports: account.imports.iter().filter_map(stream_import).collect(),
         service_imports: account.imports.iter().filter_map(service_import).collect(),
+        trace: account.trace.as_ref().map(|trace| TraceSource {
+            destination: trace.destination.clone(),
+            sampling_percent: trace.sampling,
+        }),
     }
 }
 
@@ -280,14 +277,8 @@ mod tests {
     /// The same keys as in `config`'s test of docs/configuration.md.
     #[test]
     fn what_is_not_built_is_refused_by_name() {
-        for (text, name) in [
-            ("prof_port: 1", "prof_port"),
-            ("accounts { A { msg_trace: x } }", "msg_trace"),
-            ("accounts { A { trace_dest: x } }", "msg_trace"),
-        ] {
-            let settings = Settings::from_config(&Config::parse_text(text).unwrap()).unwrap().settings;
-            let refusal = refuse_unbuilt(&settings).unwrap_err().to_string();
-            assert!(refusal.contains(name) && refusal.contains("not supported yet"), "{text}: {refusal}");
-        }
+        let settings = Settings::from_config(&Config::parse_text("prof_port: 1").unwrap()).unwrap().settings;
+        let refusal = refuse_unbuilt(&settings).unwrap_err().to_string();
+        assert!(refusal.contains("prof_port") && refusal.contains("not supported yet"), "{refusal}");
     }
 }

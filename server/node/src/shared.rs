@@ -232,6 +232,7 @@ impl Shared {
             *info = Arc::new(updated);
             info.clone()
         };
+        self.name_server(self.broker.names().system_account.clone());
         self.broker.broadcast(|| Command::Other(Box::new(Inform(updated.clone()))));
     }
 
@@ -454,18 +455,25 @@ impl Shared {
 
     /// Puts the mappings, exports and imports of a table in force.
     pub fn share(&self, table: &accounts::Table) {
-        let settings = self.settings();
         let system = table.system_account().and_then(|id| table.account(id));
-        self.broker.set_names(broker::registry::ServerNames {
-            server: self.server_name.clone(),
-            cluster: settings.cluster.name.clone().unwrap_or_default(),
-            system_account: system.map_or_else(String::new, |account| account.name.to_string()),
-        });
+        self.name_server(system.map_or_else(String::new, |account| account.name.to_string()));
         let mut dirty = Vec::new();
         self.broker.share(table, &mut dirty);
         for link in dirty {
             link.output.flush(&*link.transport);
         }
+    }
+
+    /// Says anew who this server is.
+    fn name_server(&self, system_account: String) {
+        let identity = monitor::Source::identity(self);
+        let (server, cluster) = (identity.name.clone(), identity.cluster.clone());
+        let now = monitor::Source::now(self);
+        let text = serde_json::to_string(&monitor::events::ServerInfo::new(identity, 0, now));
+        let text = text.unwrap_or_default();
+        let fields = text.strip_prefix('{').and_then(|text| text.rsplit_once("\"seq\":"));
+        let stamp = fields.map_or_else(String::new, |(fields, _)| fields.to_owned());
+        self.broker.set_names(broker::registry::ServerNames { server, cluster, system_account, stamp });
     }
 
     /// Looks at the connections that ended, oldest first.

@@ -32,7 +32,7 @@ pub struct System {
     client: InternalClient,
     server_id: String,
     /// Messages sent, for the stamp on each.
-    sequence: AtomicU64,
+    sequence: Arc<AtomicU64>,
     /// Events told, for their ids.
     events: AtomicU64,
     peers: Peers,
@@ -58,7 +58,7 @@ impl System {
             shared: Arc::downgrade(shared),
             client: shared.internal.client(account),
             server_id: shared.server_id.clone(),
-            sequence: AtomicU64::new(0),
+            sequence: shared.broker.sent.clone(),
             events: AtomicU64::new(0),
             peers: Peers::default(),
             pace: Mutex::default(),

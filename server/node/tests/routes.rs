@@ -167,3 +167,35 @@ fn a_reload_gives_routes_their_new_settings_and_messages_go_on() {
     far.send("PUB end 0\r\n\r\n");
     assert!(far.sync().contains("MSG open.x 1 _R 1\r\nx\r\n"));
 }
+
+#[test]
+fn each_server_on_a_message_s_way_tells_what_became_of_it() {
+    let first = member("first", "off", None);
+    let second = member("second", "off", Some(&first));
+    let (mut publisher, mut subscriber) = (client(&first), client(&second));
+    subscriber.send("SUB subject 1\r\n");
+    subscriber.sync();
+    publisher.send("SUB events 1\r\n");
+    eventually("interest arrives", || {
+        publisher.send("PUB subject _R 1\r\n?\r\nPING\r\n");
+        !publisher.until("PONG\r\n").contains("503")
+    });
+    subscriber.sync();
+    let header = "NATS/1.0\r\nNats-Trace-Dest: events\r\n\r\n";
+    publisher.send(format!("HPUB subject {} {}\r\n{header}x\r\n", header.len(), header.len() + 1));
+    let delivered = subscriber.until("\r\nx\r\n");
+    assert!(delivered.contains("Nats-Trace-Hop: 1\r\n"), "{delivered}");
+    let mut events = String::new();
+    while events.matches("\"events\":[").count() < 2 {
+        events += &publisher.until("]}\r\n");
+    }
+    for told in [
+        r#""kind":1,"cid":"#,
+        r#""name":"second","hop":"1"}"#,
+        r#""hops":1,"#,
+        r#""name":"first","acc":"$G","subj":"subject"}"#,
+        r#""sub":"subject"}"#,
+    ] {
+        assert!(events.contains(told), "{told}: {events}");
+    }
+}

@@ -303,3 +303,36 @@ fn sharing_works_across_servers() {
     assert!(report.contains("\"requestor\":{\"acc\":\"B\""), "{report}");
     assert!(report.contains("\"responder\":{") && report.contains("\"user\":\"a\""), "{report}");
 }
+
+#[test]
+fn a_traced_request_is_followed_into_another_account_only_where_that_allows_it() {
+    let server = start(
+        "accounts {
+            A { users: [{user: a, password: a}], exports: [{service: open, allow_trace: true}, {service: closed}] }
+            B { users: [{user: b, password: b}], imports: [
+                {service: {account: A, subject: open}}, {service: {account: A, subject: closed}}] } }",
+    );
+    let (mut a, mut b) = (Peer::of(&server, "a"), Peer::of(&server, "b"));
+    a.send("SUB * 1\r\n");
+    a.sync();
+    b.send("SUB events 1\r\n");
+    let traced = |subject: &str, only: &str| {
+        let header = format!("NATS/1.0\r\nNats-Trace-Dest: events\r\n{only}\r\n");
+        format!("HPUB {subject} {} {}\r\n{header}x\r\n", header.len(), header.len() + 1)
+    };
+    b.send(&traced("open", ""));
+    let event = b.sync();
+    assert!(
+        event.contains(r#""type":"si""#) && event.contains(r#""acc":"A","from":"open","to":"open""#),
+        "{event}"
+    );
+    assert!(event.contains(r#""type":"eg""#) && event.contains(r#""acc":"A","sub":"*""#), "{event}");
+    assert!(a.sync().contains("Nats-Trace-Dest: _R_."), "events of other servers find their way back");
+    b.send(&traced("closed", ""));
+    let event = b.sync();
+    assert!(event.contains(r#""type":"si""#) && !event.contains(r#""type":"eg""#), "{event}");
+    assert!(a.sync().contains("Nats-Trace-Dest: trace disabled"));
+    b.send(&traced("open", "Nats-Trace-Only: 1\r\n"));
+    assert!(b.sync().contains(r#""type":"eg""#));
+    assert_eq!(a.sync(), "", "what is only traced reaches nobody");
+}

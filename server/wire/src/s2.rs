@@ -145,6 +145,16 @@ impl Compressor {
     }
 }
 
+/// A whole stream that readers of Snappy's framing format read too; its chunks are not compressed.
+pub fn snappy(plain: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    Compressor::new(Level::Uncompressed).write(plain, &mut out);
+    if let Some(name) = out.get_mut(4..IDENTIFIER.len()) {
+        name.copy_from_slice(b"sNaPpY");
+    }
+    out
+}
+
 /// Unwraps what a peer sends.
 #[derive(Default)]
 pub struct Decompressor {

@@ -167,6 +167,18 @@ pub(crate) fn account(claims: &AccountClaims) -> Check {
 }
 
 fn authorization(claims: &AccountClaims) -> Check {
+    if let Some(trace) = &claims.nats.trace {
+        subject_text(&trace.dest)?;
+        if !is_literal(trace.dest.as_bytes()) {
+            return Err(format!(
+                "the account Trace.Destination {:?} is not a valid publish subject",
+                trace.dest
+            ));
+        }
+        if !(0..=100).contains(&trace.sampling) {
+            return Err(format!("the account Trace.Sampling {} is not within 1 to 100", trace.sampling));
+        }
+    }
     let authorization = &claims.nats.authorization;
     if !authorization.allowed_accounts.is_empty() && authorization.auth_users.is_empty() {
         return Err("External authorization cannot have accounts without users specified".into());

@@ -70,6 +70,16 @@ pub struct AccountPart {
     #[serde(deserialize_with = "or_default")]
     pub tags: Vec<String>,
     pub authorization: ExternalAuthorization,
+    pub trace: Option<TracePart>,
+}
+
+/// Where traces of messages go.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)] // nats-io/jwt account_claims.go
+pub struct TracePart {
+    pub dest: String,
+    pub sampling: i64,
 }
 
 /// Delegates authentication to a service of the account.

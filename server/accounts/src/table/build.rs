@@ -100,6 +100,7 @@ fn assemble(
             mappings,
             exports,
             imports,
+            trace: draft.source.trace.clone(),
             is_removed: draft.is_removed,
             default_permissions: default_permissions.map(|source| compiled(source, account)).transpose()?,
             claims: draft.claims.clone(),

@@ -160,7 +160,14 @@ impl Router {
         }
     }
 
-    fn stage_local(&mut self, plan: &Plan, message: u32, plan_place: u32, target: u32, is_granted: bool) {
+    pub(super) fn stage_local(
+        &mut self,
+        plan: &Plan,
+        message: u32,
+        plan_place: u32,
+        target: u32,
+        is_granted: bool,
+    ) {
         let index = plan.targets[target as usize].link.index;
         self.has_ungranted |= !is_granted;
         self.stage(index, Op { message, target, names: (0, 0), is_granted }, plan_place, false);
@@ -181,7 +188,13 @@ impl Router {
     /// A member of a queue group, each as likely as any other: those behind a route count by their number
     /// (nats-server's queue weight). A message that came over a route stays here if any member here can take
     /// it; if all have left since it was sent, it goes on to another server's.
-    fn draw(&mut self, plan: &Plan, group: usize, from: &Arc<Link>, must_grant: bool) -> Option<Draw> {
+    pub(super) fn draw(
+        &mut self,
+        plan: &Plan,
+        group: usize,
+        from: &Arc<Link>,
+        must_grant: bool,
+    ) -> Option<Draw> {
         let group = &plan.groups[group];
         let local = group.local.len() as u64;
         let routed = from.kind == LinkKind::Route;
@@ -334,7 +347,7 @@ impl Router {
         }
     }
 
-    fn send(&mut self, link: &Arc<Link>, read: &[u8], messages: u64, from: &Arc<Link>) {
+    pub(super) fn send(&mut self, link: &Arc<Link>, read: &[u8], messages: u64, from: &Arc<Link>) {
         let mut rendering = Rendering {
             scratch: self.scratch.bytes(),
             read,
@@ -386,14 +399,14 @@ fn drawn_route(plan: &Plan, group: &Group, mut ticket: u32, from: &Link) -> Opti
     others().next().map(|(route, _)| *route)
 }
 
-enum Draw {
+pub(super) enum Draw {
     /// A place in `targets`, and whether the delivery was taken.
     Local(u32, bool),
     Route(u32),
 }
 
 /// Takes one delivery of a subscription, unless it is at its maximum. Its owner hears of the last one.
-fn grant(to: &Target) -> bool {
+pub(super) fn grant(to: &Target) -> bool {
     grant_many(to, 1) > 0
 }
 

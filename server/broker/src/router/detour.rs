@@ -5,6 +5,7 @@
 //! in the other account like any other. A message crosses at most [`HOPS_MAX`] accounts, and none twice by the same
 //! export.
 
+use super::tracing::Entry;
 use super::{READ_PADDING, Router, ScopeId, Verdict};
 use crate::account::Account;
 use crate::link::{Link, LinkKind};
@@ -32,13 +33,13 @@ pub(super) struct Hop {
 }
 
 /// A message with everything it consists of in a buffer of its own.
-pub(super) struct Parcel {
+pub struct Parcel {
     bytes: Vec<u8>,
     publish: Publish,
 }
 
 impl Parcel {
-    pub fn new(subject: &[u8], reply: &[u8], header: &[u8], payload: &[u8]) -> Parcel {
+    pub(super) fn new(subject: &[u8], reply: &[u8], header: &[u8], payload: &[u8]) -> Parcel {
         let total = header.len() + payload.len();
         let mut bytes = Vec::with_capacity(subject.len() + reply.len() + total + 64 + READ_PADDING);
         bytes.extend_from_slice(subject);
@@ -72,6 +73,27 @@ impl Parcel {
         };
         bytes.resize(bytes.len() + READ_PADDING, 0);
         Parcel { bytes, publish }
+    }
+
+    /// The message `publish` in `read` with other headers.
+    pub(super) fn with_header(read: &[u8], publish: &Publish, header: &[u8]) -> Parcel {
+        Parcel::with_subject(&read[publish.subject_range()], read, publish, header)
+    }
+
+    /// The message `publish` in `read` with another subject and other headers.
+    pub(super) fn with_subject(subject: &[u8], read: &[u8], publish: &Publish, header: &[u8]) -> Parcel {
+        let letter = Letter { read, publish };
+        Parcel::new(subject, letter.reply(), header, letter.payload())
+    }
+
+    /// What it consists of, with readable bytes behind it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The message in these bytes.
+    pub fn publish(&self) -> &Publish {
+        &self.publish
     }
 }
 
@@ -111,6 +133,7 @@ impl Router {
         self.met.clear();
         if let Some(text) = &plan.subject {
             self.met.extend_from_slice(text.subject());
+            self.note_mapping(text.subject());
         }
         match plan.unusual {
             Unusual::Denied => Verdict::Denied,
@@ -164,7 +187,7 @@ impl Router {
     #[cold]
     pub fn detour(&mut self, from: &Arc<Link>, read: &[u8], publish: &Publish) -> Verdict {
         let Some((scope, plan)) = self.detoured.take() else { return Verdict::NoInterest };
-        self.finish(from, read);
+        self.finish_traced(from, scope, read, publish);
         let delivered = self.travel(scope, &plan, from, Letter { read, publish }, &mut Vec::new());
         self.met.clear();
         if let Some(text) = &plan.subject {
@@ -258,11 +281,13 @@ impl Router {
             write_client(from, detail, service, &self.broker.names(), &mut client);
             with_header(letter.header(), HEADER, client.as_bytes(), &mut header);
         }
+        let entry = self.enter_service(account, route, (subject, &to), &mut header);
         let parcel = Parcel::new(&to, reply, &header, letter.payload());
         hops.push(Hop { account: exporter.index, export: route.export.clone(), share, detail });
-        let delivered = self.send_parcel(route.scope, from, &parcel, hops);
+        let delivered = !matches!(entry, Entry::Stop) && self.send_parcel(route.scope, from, &parcel, hops);
         hops.pop();
-        if let Some(pending) = pending.filter(|_| !delivered) {
+        let is_only = self.leave_service(exporter, entry);
+        if let Some(pending) = pending.filter(|_| !delivered || is_only) {
             exporter.responses.remove(&pending, Some(End::NoResponders));
         }
         delivered
@@ -317,12 +342,15 @@ impl Router {
         if !pending.answered.swap(true, Relaxed) {
             self.report_latency(account, &pending, from);
         }
-        let parcel = Parcel::new(&pending.to, reply, letter.header(), letter.payload());
+        let mut header = letter.header().to_vec();
+        let entry = self.leave_by_answer(&pending.account, (subject, &pending.to), &mut header);
+        let parcel = Parcel::new(&pending.to, reply, &header, letter.payload());
         let scope = self.imported_scope(&pending.account);
         let (index, export) = (pending.account.index, pending.export.clone());
         hops.push(Hop { account: index, export, share: pending.share, detail: Detail::default() });
-        let delivered = self.send_parcel(scope, from, &parcel, hops);
+        let delivered = !matches!(entry, Entry::Stop) && self.send_parcel(scope, from, &parcel, hops);
         hops.pop();
+        self.leave_service(account, entry);
         if let Some(back) = back.filter(|_| !delivered) {
             pending.account.responses.remove(&back, None);
         }
@@ -335,7 +363,7 @@ impl Router {
     }
 
     /// Has `owner` wait for an answer, on a reply subject of its own.
-    fn expect(&mut self, owner: &Arc<Account>, pending: Pending) -> Arc<Pending> {
+    pub(super) fn expect(&mut self, owner: &Arc<Account>, pending: Pending) -> Arc<Pending> {
         let mut random = || self.random_bits();
         let (prefix, is_new) = owner.responses.prefix_or_new(&mut random);
         let mut subject = owner.responses.subject(&prefix, &mut random).into_vec();
@@ -355,7 +383,7 @@ impl Router {
     }
 
     /// Publishes a rewritten message; `true` when somebody gets it.
-    fn send_parcel(
+    pub(super) fn send_parcel(
         &mut self,
         scope: ScopeId,
         from: &Arc<Link>,
@@ -364,16 +392,20 @@ impl Router {
     ) -> bool {
         match self.publish(scope, &parcel.bytes, &parcel.publish) {
             Verdict::Delivered | Verdict::Drawn => {
-                self.finish(from, &parcel.bytes);
+                self.finish_traced(from, scope, &parcel.bytes, &parcel.publish);
                 true
             }
             Verdict::Detour => {
                 let Some((scope, plan)) = self.detoured.take() else { return false };
-                self.finish(from, &parcel.bytes);
+                self.finish_traced(from, scope, &parcel.bytes, &parcel.publish);
                 let letter = Letter { read: &parcel.bytes, publish: &parcel.publish };
                 self.travel(scope, &plan, from, letter, hops)
             }
-            Verdict::NoInterest | Verdict::DrawnNobody | Verdict::Denied => false,
+            Verdict::NoInterest | Verdict::DrawnNobody | Verdict::Denied => {
+                // who may not get it is noted
+                self.finish_traced(from, scope, &parcel.bytes, &parcel.publish);
+                false
+            }
         }
     }
 

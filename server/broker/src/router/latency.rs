@@ -241,7 +241,7 @@ impl Router {
     }
 
     /// The link in whose name this server itself publishes.
-    fn own_link(&mut self) -> Option<Arc<Link>> {
+    pub(super) fn own_link(&mut self) -> Option<Arc<Link>> {
         if self.own_link.is_none() {
             let parts = LinkParts {
                 id: 0,

@@ -8,7 +8,7 @@ use crate::account::Account;
 use crate::cache::Key;
 use crate::link::{Link, LinkKind};
 use crate::plan::{Plan, Renamed, Text, Unusual};
-use crate::responses::{PREFIX, is_tracked};
+use crate::responses::{PREFIX, is_reserved_by_gateways, is_tracked};
 use crate::sharing::Sharing;
 use accounts::Permissions;
 use hashbrown::HashMap;
@@ -256,7 +256,7 @@ impl Router {
 
 /// Gateway replies and Raft groups: no client may publish there (nats-server refuses these prefixes).
 fn is_reserved(subject: &[u8]) -> bool {
-    subject.starts_with(b"_GR_.") || subject.starts_with(b"$GR.") || subject.starts_with(b"$NRG.")
+    is_reserved_by_gateways(subject) || subject.starts_with(b"$NRG.")
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ use wire::route::{Info, NO_ORIGIN, Shape};
 /// How long a peer that refused a pinned account's connection is not asked again.
 pub(super) const REFUSED_ACCOUNT_PAUSE: Duration = Duration::from_secs(60);
 
+/// Protocol level from which on a peer understands message traces (nats-server 2.11).
+const PROTOCOL_WITH_TRACES: i32 = 3;
+
 /// Largest pool that a peer may announce; each place costs a slot here.
 const POOL_SIZE_MAX: usize = 1024;
 
@@ -299,6 +302,7 @@ impl Mesh {
             server_name: info.server_name.clone(),
             carries,
             headers: self.identity.headers && info.headers,
+            traces: info.proto >= PROTOCOL_WITH_TRACES,
             permissions: state.permissions.clone(),
         });
         if state.target.is_some() {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// Keys that are read and then refused when the server starts or reloads: `node::access` has the list.
-const REFUSED: &[&str] = &["prof_port", "msg_trace", "trace_dest", "jetstream"];
+const REFUSED: &[&str] = &["prof_port", "jetstream"];
 
 /// Keys that a server without JetStream, without a cache to switch off, without a profiler and, so far, without lines
 /// for each operation in its log has no use for.

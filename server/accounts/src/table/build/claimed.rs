@@ -8,9 +8,9 @@ use crate::exchange::{
 };
 use crate::jwt::AccountClaims;
 use crate::jwt::check::weight;
-use crate::jwt::claims::{ExchangeKind, Export, Import};
+use crate::jwt::claims::{ExchangeKind, Export, Import, TracePart};
 use crate::jwt::user::{bound, permissions};
-use crate::source::{AccountLimits, AccountSource};
+use crate::source::{AccountLimits, AccountSource, TraceSource};
 use crate::{DestinationSource, MappingSource};
 
 pub(super) fn account(claims: &AccountClaims, notes: &mut Vec<String>) -> AccountSource {
@@ -25,6 +25,7 @@ pub(super) fn account(claims: &AccountClaims, notes: &mut Vec<String>) -> Accoun
             payload_bytes_max: bound(part.limits.payload),
         },
         mappings: part.mappings.iter().map(|(source, list)| mapping(source, list)).collect(),
+        trace: part.trace.as_ref().and_then(trace),
         ..AccountSource::default()
     };
     for export in &part.exports {
@@ -42,6 +43,13 @@ pub(super) fn account(claims: &AccountClaims, notes: &mut Vec<String>) -> Accoun
         }
     }
     source
+}
+
+/// A destination that cannot be published to is none, as with nats-server.
+fn trace(part: &TracePart) -> Option<TraceSource> {
+    let sampling = u8::try_from(part.sampling).ok().filter(|percent| (1..=100).contains(percent));
+    subject::is_valid_publish(part.dest.as_bytes())
+        .then(|| TraceSource { destination: part.dest.clone(), sampling_percent: sampling.unwrap_or(100) })
 }
 
 fn mapping(source: &str, list: &[crate::jwt::claims::WeightedMapping]) -> MappingSource {
