@@ -74,16 +74,14 @@ fn authorities(file: &str) -> Result<RootCertStore, Error> {
 /// The library's provider with the suites and curves that are allowed.
 fn provider(tls: &Tls) -> Result<Arc<CryptoProvider>, Error> {
     let mut provider = ring::default_provider();
+    let lacking = lacking_suites(tls);
+    if !lacking.is_empty() && lacking.len() == tls.cipher_suites.len() {
+        return Err(Error::Refused(format!("none of the cipher suites {lacking:?} is supported")));
+    }
     if !tls.cipher_suites.is_empty() {
         provider.cipher_suites.retain(|suite| {
-            let name = format!("{:?}", suite.suite()).replace("TLS13_", "TLS_");
-            // versions other than 1.2 have suites of their own that cannot be chosen, as in Go
-            name.starts_with("TLS_AES_")
-                || name.starts_with("TLS_CHACHA20")
-                || tls
-                    .cipher_suites
-                    .iter()
-                    .any(|wanted| wanted.trim_end_matches("_SHA256") == name.trim_end_matches("_SHA256"))
+            let name = suite_name(*suite);
+            is_of_1_3(&name) || tls.cipher_suites.iter().any(|wanted| is_same_suite(wanted, &name))
         });
     }
     if !tls.curve_preferences.is_empty() {
@@ -97,6 +95,43 @@ fn provider(tls: &Tls) -> Result<Arc<CryptoProvider>, Error> {
         }
     }
     Ok(Arc::new(provider))
+}
+
+fn suite_name(suite: rustls::SupportedCipherSuite) -> String {
+    format!("{:?}", suite.suite()).replace("TLS13_", "TLS_")
+}
+
+/// Versions other than 1.2 have suites of their own that cannot be chosen, as in Go.
+fn is_of_1_3(name: &str) -> bool {
+    name.starts_with("TLS_AES_") || name.starts_with("TLS_CHACHA20")
+}
+
+fn is_same_suite(wanted: &str, name: &str) -> bool {
+    wanted.trim_end_matches("_SHA256") == name.trim_end_matches("_SHA256")
+}
+
+/// Suites that are asked for and that the library does not have: those without forward secrecy, and those with CBC.
+fn lacking_suites(tls: &Tls) -> Vec<&str> {
+    let has = |wanted: &str| {
+        let suites = ring::ALL_CIPHER_SUITES.iter();
+        is_of_1_3(wanted) || suites.map(|suite| suite_name(*suite)).any(|name| is_same_suite(wanted, &name))
+    };
+    tls.cipher_suites.iter().map(String::as_str).filter(|wanted| !has(wanted)).collect()
+}
+
+/// Names what is asked for and left out.
+fn warn_of_lacking(tls: &Tls) {
+    let lacking = lacking_suites(tls);
+    if !lacking.is_empty() {
+        tracing::warn!("TLS: the cipher suites {lacking:?} are not supported and left out");
+    }
+    let has = |wanted: &String| {
+        ring::ALL_KX_GROUPS.iter().any(|group| format!("{:?}", group.name()) == curve(wanted))
+    };
+    let lacking: Vec<&String> = tls.curve_preferences.iter().filter(|wanted| !has(wanted)).collect();
+    if !lacking.is_empty() {
+        tracing::warn!("TLS: the curves {lacking:?} are not supported and left out");
+    }
 }
 
 fn curve(name: &str) -> String {
@@ -172,6 +207,7 @@ pub fn server_config(
     revocation: Revocation,
 ) -> Result<Arc<ServerConfig>, Error> {
     let provider = provider(tls)?;
+    warn_of_lacking(tls);
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(tls))
         .map_err(refused)?;
@@ -298,4 +334,28 @@ pub fn not_after_seconds(tls: &Tls) -> Option<i64> {
     let pair = tls.certificates.first()?;
     let chain = certificates("cert_file", &pair.cert_file).ok()?;
     accounts::CertificateFacts::from_der(chain.first()?).ok().map(|facts| facts.not_after_seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asking(suites: &[&str], curves: &[&str]) -> Tls {
+        let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Tls { cipher_suites: texts(suites), curve_preferences: texts(curves), ..Tls::default() }
+    }
+
+    #[test]
+    fn suites_and_curves_that_the_library_lacks_are_refused_unless_there_are_others() {
+        let (has, lacks) = ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA");
+        assert_eq!(lacking_suites(&asking(&[has, lacks, "TLS_AES_128_GCM_SHA256"], &[])), [lacks]);
+        let chosen = provider(&asking(&[has, lacks], &["X25519", "CurveP521"])).unwrap();
+        let suites = chosen.cipher_suites.iter().map(|suite| suite_name(*suite));
+        assert_eq!(suites.filter(|name| !is_of_1_3(name)).collect::<Vec<_>>(), [has]);
+        assert_eq!(chosen.kx_groups.len(), 1);
+        for (tls, name) in [(asking(&[lacks], &[]), lacks), (asking(&[], &["CurveP521"]), "CurveP521")] {
+            let error = provider(&tls).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
 }

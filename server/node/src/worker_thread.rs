@@ -268,6 +268,10 @@ impl WorkerThread {
             Ok(Some(0)) => self.worker.close(token, CloseReason::ClientClosed),
             Ok(Some(read)) => {
                 let (filled, ending) = (read == size, slot.ending);
+                if slot.handshake_until_nanos != 0 {
+                    // what waited for the handshake goes out first: what came may end the connection
+                    self.worker.writable(token);
+                }
                 match self.worker.received(token, read, filled, busy, now) {
                     Progress::Open => return filled || ending,
                     other => other,

@@ -236,3 +236,22 @@ fn routes_show_certificates_with_a_name_of_a_known_route_or_of_the_user() {
     assert!(!joins("verify_cert_and_check_known_urls: true", "\"nats-route://127.0.0.2:1\""));
     assert!(!joins("verify_and_map: true", "\"nats-route://127.0.0.2:1\""));
 }
+
+/// Of two names that nobody chose the greater one stays, whichever server it belongs to: so several times.
+#[test]
+fn servers_without_a_cluster_name_agree_on_one_over_tls() {
+    let authority = Authority::new("authority");
+    let mounted = Mounted::new("unnamed");
+    let (cert, key) = authority.sign("127.0.0.1", 2040);
+    mounted.put(&[("tls.crt", &cert), ("tls.key", &key), ("ca.crt", &authority.pem())]);
+    let text =
+        |routes: &str| format!("cluster {{ listen: \"127.0.0.1:-1\", {routes}\n{} }}", mounted.tls(""));
+    for _ in 0..6 {
+        let first = start(&text(""));
+        let port = first.monitor().varz().cluster.cluster_port;
+        let second = start(&text(&format!("routes: [\"nats://127.0.0.1:{port}\"]")));
+        let names = || [&first, &second].map(|server| server.monitor().varz().cluster.name);
+        let are_one = || second.monitor().varz().routes > 0 && names()[0] == names()[1];
+        eventually("one cluster", are_one);
+    }
+}
