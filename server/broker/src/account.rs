@@ -11,7 +11,7 @@ use crate::sharing::{Shadow, Shadows, Sharing, lift};
 use hashbrown::HashMap;
 use parking_lot::{RwLock, RwLockUpgradableReadGuard, RwLockWriteGuard};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
 
 /// Plans are stamped per first token of the subject, so that a subscription to `a.b` costs nobody who publishes
 /// to `c.d` its cached plans. Number of stamps; tokens share them by hash.
@@ -30,6 +30,11 @@ pub struct Account {
     epoch: AtomicU64,
     global: AtomicU32,
     stamps: Box<[AtomicU32]>,
+    /// Filters that are gone left memory to be given back: see [`Account::tidy`].
+    is_sparse: AtomicBool,
+    /// Interest as it was when that was last looked at, and how often it was.
+    looked_at: AtomicU64,
+    looks: AtomicU32,
     /// Open client connections.
     pub connections: AtomicU32,
     /// Connections on other servers, as far as they told.
@@ -61,6 +66,8 @@ impl RouteEnd {
     }
 }
 
+/// Looks after which memory is given back though filters still go.
+const LOOKS_MAX: u32 = 10;
 /// Subscriptions that are removed under one lock.
 const REMOVED_AT_ONCE: usize = 1_000;
 
@@ -72,8 +79,6 @@ struct Gone {
     shadows: Shadows,
     /// Their filters, if somebody may wait for an answer on one of them.
     filters: Vec<Box<[u8]>>,
-    /// They leave memory to be given back: see [`Account::tidy`].
-    is_sparse: bool,
 }
 
 /// What one route said: numbers of its subscriptions by account, filter and queue group. A number lives as long
@@ -101,6 +106,9 @@ impl Account {
             epoch: AtomicU64::new(0),
             global: AtomicU32::new(1),
             stamps: (0..STAMPS).map(|_| AtomicU32::new(0)).collect(),
+            is_sparse: AtomicBool::new(false),
+            looked_at: AtomicU64::new(0),
+            looks: AtomicU32::new(0),
             connections: AtomicU32::new(0),
             remote_connections: AtomicU32::new(0),
             traffic: Default::default(),
@@ -216,11 +224,7 @@ impl Account {
     pub(crate) fn remove_shadow(&self, link: u32, number: u32, dirty: &mut Dirty) {
         let mut shared = self.shared.write();
         if shared.interest.is_shadow(number) {
-            let gone = self.remove(&mut shared, link, [number], true, dirty);
-            drop(shared);
-            if gone.is_sparse {
-                self.tidy();
-            }
+            self.remove(&mut shared, link, [number], true, dirty);
         }
     }
 
@@ -241,9 +245,6 @@ impl Account {
     pub fn unsubscribe_here(&self, link: &Link, number: u32) {
         let gone = self.remove(&mut self.shared.write(), link.index, [number], false, &mut Vec::new());
         link.subscriptions.fetch_sub(gone.count, Relaxed);
-        if gone.is_sparse {
-            self.tidy();
-        }
     }
 
     /// Removes local subscriptions of `link` and tells the routes. Numbers that are not its own are skipped.
@@ -254,9 +255,6 @@ impl Account {
             let part = numbers.by_ref().take(REMOVED_AT_ONCE);
             let gone = self.remove(&mut self.shared.write(), link.index, part, true, dirty);
             link.subscriptions.fetch_sub(gone.count, Relaxed);
-            if gone.is_sparse {
-                self.tidy();
-            }
             lift(link.index, gone.shadows, dirty);
             if self.responses.is_awaited() {
                 self.responses.interest_ended(self, &gone.filters);
@@ -305,14 +303,27 @@ impl Account {
         if wild || gone.count >= 16 {
             self.expire_plans();
         }
-        gone.is_sparse = shared.interest.is_sparse();
+        if shared.interest.is_sparse() && !self.is_sparse.load(Relaxed) {
+            self.is_sparse.store(true, Relaxed);
+        }
         gone
     }
 
-    /// Gives back the memory of filters that are gone. With many left that takes a tenth of a second, in which whoever
-    /// publishes goes on matching; only who subscribes meanwhile waits.
-    fn tidy(&self) {
+    /// Gives back the memory of filters that are gone, once they have stopped going: to be called about once a second
+    /// from a thread that may wait. With many left that takes a tenth of a second, in which whoever publishes goes on
+    /// matching; only who subscribes meanwhile waits.
+    pub(crate) fn tidy(&self) {
+        if !self.is_sparse.load(Relaxed) {
+            return;
+        }
+        let epoch = self.epoch();
+        let looks = self.looks.fetch_add(1, Relaxed);
+        if self.looked_at.swap(epoch, Relaxed) != epoch && looks < LOOKS_MAX {
+            return;
+        }
+        self.looks.store(0, Relaxed);
         let shared = self.shared.upgradable_read();
+        self.is_sparse.store(false, Relaxed);
         if !shared.interest.is_sparse() {
             return;
         }
@@ -321,6 +332,11 @@ impl Account {
         let old = shared.interest.replace_index(rebuilt);
         drop(shared);
         drop(old);
+    }
+
+    /// Whether [`tidy`](Self::tidy) has something to do.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.is_sparse.load(Relaxed)
     }
 
     fn tell(
@@ -401,9 +417,6 @@ impl Account {
             let numbers = part.iter().copied();
             let gone = self.remove(&mut self.shared.write(), route.index, numbers, false, dirty);
             route.subscriptions.fetch_sub(gone.count, Relaxed);
-            if gone.is_sparse {
-                self.tidy();
-            }
         }
     }
 
@@ -446,11 +459,7 @@ impl Account {
         let key = self.remote_key(&shared.interest, filter, queue);
         if let Some(number) = key.and_then(|key| known.remove(&key)) {
             let gone = self.remove(&mut shared, route.index, [number], false, &mut Vec::new());
-            drop(shared);
             route.subscriptions.fetch_sub(gone.count, Relaxed);
-            if gone.is_sparse {
-                self.tidy();
-            }
         }
     }
 

@@ -302,7 +302,6 @@ impl Interest {
         self.free.shrink_to_fit();
         let upper = &self.subscriptions[self.upper_start()..];
         self.upper_used = upper.iter().filter(|record| record.link != NONE).count();
-        self.shrink_tables();
     }
 
     /// Whether the index of filters is mostly unused memory: then [`replace_index`](Self::replace_index) is due.
@@ -321,6 +320,7 @@ impl Interest {
         let old = std::mem::replace(&mut self.trie, rebuilt);
         self.filters.truncate(self.trie.ids_end());
         self.filters.shrink_to_fit();
+        self.shrink_tables();
         old
     }
 

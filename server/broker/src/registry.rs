@@ -202,7 +202,9 @@ impl Broker {
 
     /// All open connections.
     pub fn links(&self) -> Vec<Arc<Link>> {
-        self.links.read().slots.iter().flatten().cloned().collect()
+        // one that is closed stays registered until its subscriptions are gone
+        let is_open = |link: &&Arc<Link>| link.close_reason().is_none();
+        self.links.read().slots.iter().flatten().filter(is_open).cloned().collect()
     }
 
     /// Runs `read` with a look-up of links, under one lock.
@@ -245,6 +247,19 @@ impl Broker {
     /// All accounts.
     pub fn accounts(&self) -> Vec<Arc<Account>> {
         self.accounts.read().list.clone()
+    }
+
+    /// Whether [`tidy`](Self::tidy) has something to do.
+    pub fn is_sparse(&self) -> bool {
+        self.accounts.read().list.iter().any(|account| account.is_sparse())
+    }
+
+    /// Gives back the memory of interest that is gone, once it has stopped going. To be called about once a second, from
+    /// a thread that may wait.
+    pub fn tidy(&self) {
+        for account in self.accounts() {
+            account.tidy();
+        }
     }
 
     /// A route finished its handshake: it hears of the interest of the accounts that it carries.

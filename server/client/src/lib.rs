@@ -12,4 +12,4 @@ mod session;
 
 pub use login::{Answer, Question};
 pub use policy::Policy;
-pub use session::{Client, Context, Failure};
+pub use session::{Client, Context, Failure, Leaving};

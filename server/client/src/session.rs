@@ -19,6 +19,9 @@ use wire::info::{Connect, Info};
 /// First PING after a connection opened: early, so that the round trip is known soon.
 const FIRST_PING_NANOS: u64 = 2_000_000_000;
 
+/// Subscriptions of a client that has gone that are removed before others are served: half a millisecond's work.
+const LEAVING_AT_ONCE: usize = 1_000;
+
 /// What a session may use while it handles bytes.
 pub struct Context<'a> {
     /// The worker's deliveries.
@@ -770,11 +773,33 @@ impl Client {
     }
 
     /// Gives up all subscriptions. The connection is over.
-    pub fn close(&mut self, router: &mut Router) {
-        let numbers = std::mem::take(&mut self.subscriptions);
-        self.account.unsubscribe(&self.link, numbers, router.dirty());
+    pub fn close(&mut self) -> Leaving {
         self.account.connections.fetch_sub(1, Relaxed);
         self.publish_counters(self.link.active_nanos.load(Relaxed));
+        let numbers = std::mem::take(&mut self.subscriptions).into_iter();
+        Leaving { link: self.link.clone(), account: self.account.clone(), numbers }
+    }
+}
+
+/// Subscriptions of a client that is gone. They go a part at a time, so that the others of its worker are served
+/// between; until all have, its link must not be forgotten.
+pub struct Leaving {
+    link: Arc<Link>,
+    account: Arc<Account>,
+    numbers: hashbrown::hash_table::IntoIter<u32>,
+}
+
+impl Leaving {
+    /// The client's connection.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Removes the next [`LEAVING_AT_ONCE`]; `true` when none are left.
+    pub fn go_on(&mut self, router: &mut Router) -> bool {
+        let part = self.numbers.by_ref().take(LEAVING_AT_ONCE);
+        self.account.unsubscribe(&self.link, part, router.dirty());
+        self.numbers.len() == 0
     }
 }
 

@@ -6,7 +6,8 @@ use crate::route::{Route, RouteOpening};
 use broker::link::{About, FLAG_ASYNC_INFO};
 use broker::mailbox::Command;
 use broker::{Account, Broker, CloseReason, Link, LinkKind, Router, Transport};
-use client::{Answer, Client, Context, Failure, Policy, Question};
+use client::{Answer, Client, Context, Failure, Leaving, Policy, Question};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use wire::client::Step;
 
@@ -93,6 +94,8 @@ pub struct Worker {
     free: Vec<u32>,
     live: usize,
     paused: Vec<u32>,
+    /// Clients who are gone, with subscriptions that are not.
+    leaving: VecDeque<Leaving>,
     settings: Arc<Settings>,
     /// The account of clients that do not authenticate.
     account: Arc<Account>,
@@ -122,6 +125,7 @@ impl Worker {
             free: Vec::new(),
             live: 0,
             paused: Vec::new(),
+            leaving: VecDeque::new(),
             settings,
             reply: Vec::new(),
             now_nanos: 0,
@@ -333,10 +337,22 @@ impl Worker {
         self.router.flush(all);
     }
 
-    /// Writes what waits for its turn, behind so many reads since the last call. Returns whether more waits: then the
-    /// driver looks for something to read and calls again.
+    /// Writes what waits for its turn, behind so many reads since the last call, and removes a part of what clients
+    /// who are gone had subscribed to. Returns whether more waits: then the driver looks for something to read and
+    /// calls again.
     pub fn flush_waiting(&mut self, reads: usize) -> bool {
-        self.router.flush_waiting(reads)
+        if let Some(leaving) = self.leaving.front_mut() {
+            if leaving.go_on(&mut self.router) {
+                self.router.broker().forget(leaving.link());
+                self.leaving.pop_front();
+                if self.leaving.is_empty() {
+                    self.leaving = VecDeque::new();
+                }
+            }
+            // other servers hear of it
+            self.router.flush(false);
+        }
+        self.router.flush_waiting(reads) || !self.leaving.is_empty()
     }
 
     /// Ends a connection: its subscriptions go, its slot is free. The driver drops its socket.
@@ -346,10 +362,18 @@ impl Worker {
         };
         entry.link.close(reason);
         match &mut entry.session {
-            Session::Client(client) => client.close(&mut self.router),
-            Session::Route(route) => route.close(&mut self.router, self.now_nanos),
+            Session::Client(client) => {
+                let mut leaving = client.close();
+                match leaving.go_on(&mut self.router) {
+                    true => self.router.broker().forget(&entry.link),
+                    false => self.leaving.push_back(leaving),
+                }
+            }
+            Session::Route(route) => {
+                route.close(&mut self.router, self.now_nanos);
+                self.router.broker().forget(&entry.link);
+            }
         }
-        self.router.broker().clone().forget(&entry.link);
         self.free.push(token);
         self.live -= 1;
         Progress::Closed(entry.link.close_reason().unwrap_or(reason))

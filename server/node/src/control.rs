@@ -91,7 +91,7 @@ async fn run(
         tokio::spawn(edge.run(shared.clone()));
     }
     tokio::spawn(certificates::watch(Arc::downgrade(&shared)));
-    tokio::spawn(memory::look_after());
+    tokio::spawn(memory::look_after(shared.broker.clone()));
     tokio::spawn(staples::renew(Arc::downgrade(&shared), own));
     tokio::spawn(peers::save(Arc::downgrade(&shared)));
     shared.is_ready.store(true, Release);

@@ -4,6 +4,8 @@
 //! when the memory held has not changed much for a moment, what is free in the heap is given back; when that
 //! brought little, the next try waits twice as long.
 
+use broker::Broker;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often the memory held is looked at.
@@ -50,12 +52,16 @@ impl Pace {
 }
 
 /// Looks after the process's memory for as long as its runtime lives.
-pub async fn look_after() {
+pub async fn look_after(broker: Arc<Broker>) {
     let mut pace = Pace::default();
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
+        if broker.is_sparse() {
+            let broker = broker.clone();
+            let _ = tokio::task::spawn_blocking(move || broker.tidy()).await;
+        }
         let Some(before) = held_bytes() else { return };
         if !pace.look(before) {
             continue;

@@ -7,7 +7,7 @@ use crate::internal_thread::{Bell, Ringer};
 use crate::ocsp::Peers;
 use crate::resolver::{Logins, Resolver};
 use crate::server::engine_settings;
-use crate::snapshot;
+use crate::snapshot::Ended;
 use crate::socket::{Handshake, Security};
 use crate::system::System;
 use crate::worker_thread::{Incoming, Inform, Reconfigure, now_nanos};
@@ -18,7 +18,6 @@ use config::Settings;
 use config::tls::HandshakeFirst;
 use engine::{Hub, Internal, Recheck};
 use monitor::RequestCounters;
-use monitor::source::ClosedConnection;
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -93,7 +92,7 @@ pub struct Shared {
     ports: RwLock<BoundPorts>,
     loads: Vec<AtomicUsize>,
     turn: AtomicUsize,
-    closed: Mutex<VecDeque<ClosedConnection>>,
+    closed: Mutex<VecDeque<Box<Ended>>>,
     /// Requests to the monitor by endpoint.
     pub requests: RequestCounters,
     lame_duck: AtomicBool,
@@ -414,15 +413,13 @@ impl Shared {
             system.handle_closed(&link, reason);
         }
         let keep = self.settings().max_closed_clients as usize;
+        let tag = self.account_tag(&account);
         let mut closed = self.closed.lock();
         while closed.len() >= keep.max(1) {
             closed.pop_front();
         }
         if keep > 0 {
-            // a copy: the link itself would keep its socket open
-            let mut ended = snapshot::closed(&link, reason, now_nanos());
-            ended.connection.account_tag = self.account_tag(&ended.connection.account);
-            closed.push_back(ended);
+            closed.push_back(Ended::new(&link, reason, tag));
         }
     }
 
@@ -477,7 +474,7 @@ impl Shared {
     }
 
     /// Looks at the connections that ended, oldest first.
-    pub fn with_closed<R>(&self, look: impl FnOnce(&VecDeque<ClosedConnection>) -> R) -> R {
+    pub fn with_closed<R>(&self, look: impl FnOnce(&VecDeque<Box<Ended>>) -> R) -> R {
         look(&self.closed.lock())
     }
 }

@@ -8,6 +8,7 @@ use crate::shared::Shared;
 use crate::sharing;
 use crate::worker_thread::now_nanos;
 use broker::interest::{NONE, SERVER};
+use broker::link::About;
 use broker::{Account, CloseReason, Link, LinkKind};
 use monitor::accountz::{AccountInfo, AccountStatistics, Flow};
 use monitor::events::ServerIdentity;
@@ -27,45 +28,90 @@ pub(crate) fn timestamp(nanos: u64) -> Timestamp {
     Timestamp::from_unix_nanos(nanos as i64)
 }
 
-/// A connection that just ended.
-pub fn closed(link: &Link, reason: CloseReason, stop_nanos: u64) -> ClosedConnection {
-    ClosedConnection { connection: connection(link), stop: timestamp(stop_nanos), reason }
+/// What is known of a connection at one moment. Ten thousand that ended are kept, so this is small, and becomes a
+/// [`Connection`] when somebody asks.
+pub struct Facts {
+    cid: u64,
+    about: About,
+    active_nanos: u64,
+    rtt_nanos: u64,
+    pending_bytes: usize,
+    received: MessagesBytes,
+    sent: MessagesBytes,
+    subscription_count: u32,
+}
+
+impl Facts {
+    fn of(link: &Link) -> Facts {
+        Facts {
+            cid: link.id,
+            about: link.about.lock().clone(),
+            active_nanos: link.active_nanos.load(Relaxed),
+            rtt_nanos: link.rtt_nanos.load(Relaxed),
+            pending_bytes: link.output.pending_bytes(),
+            received: received(link),
+            sent: sent(link),
+            subscription_count: link.subscriptions.load(Relaxed),
+        }
+    }
+
+    fn connection(&self) -> Connection {
+        let about = self.about.clone();
+        let tls = (!about.tls.0.is_empty()).then(|| TlsState {
+            version: about.tls.0,
+            cipher_suite: about.tls.1,
+            ..TlsState::default()
+        });
+        let token = about.identity.as_ref().and_then(|identity| identity.token.as_deref());
+        Connection {
+            cid: self.cid,
+            kind: Kind::Client,
+            ip: about.ip,
+            port: about.port,
+            start: timestamp(about.start_nanos),
+            last_activity: timestamp(self.active_nanos),
+            rtt: Duration::from_nanos(self.rtt_nanos),
+            pending_bytes: self.pending_bytes,
+            received: self.received,
+            sent: self.sent,
+            subscription_count: self.subscription_count,
+            name: about.name,
+            lang: about.lang,
+            version: about.version,
+            tls,
+            user: about.user,
+            account: about.account,
+            jwt: token.filter(|token| !token.is_bearer).map(|token| token.jwt.clone()).unwrap_or_default(),
+            issuer_key: token.map(|token| token.signing_key.clone()).unwrap_or_default(),
+            tags: token.map(|token| token.tags.clone()).unwrap_or_default(),
+            ..Connection::default()
+        }
+    }
+}
+
+/// A connection that has ended, as it is kept.
+pub struct Ended {
+    facts: Facts,
+    account_tag: String,
+    stop_nanos: u64,
+    reason: CloseReason,
+}
+
+impl Ended {
+    /// It ended just now. The link itself would keep its socket open.
+    pub fn new(link: &Link, reason: CloseReason, account_tag: String) -> Box<Ended> {
+        Box::new(Ended { facts: Facts::of(link), account_tag, stop_nanos: now_nanos(), reason })
+    }
+
+    fn connection(&self) -> ClosedConnection {
+        let connection = Connection { account_tag: self.account_tag.clone(), ..self.facts.connection() };
+        ClosedConnection { connection, stop: timestamp(self.stop_nanos), reason: self.reason }
+    }
 }
 
 /// An open connection.
 pub fn connection(link: &Link) -> Connection {
-    let (sent_messages, sent_bytes) = link.output.counters();
-    let about = link.about.lock().clone();
-    let tls = (!about.tls.0.is_empty()).then(|| TlsState {
-        version: about.tls.0,
-        cipher_suite: about.tls.1,
-        ..TlsState::default()
-    });
-    let identity = about.identity.clone();
-    let token = identity.as_ref().and_then(|identity| identity.token.as_deref());
-    Connection {
-        cid: link.id,
-        kind: Kind::Client,
-        ip: about.ip,
-        port: about.port,
-        start: timestamp(about.start_nanos),
-        last_activity: timestamp(link.active_nanos.load(Relaxed)),
-        rtt: Duration::from_nanos(link.rtt_nanos.load(Relaxed)),
-        pending_bytes: link.output.pending_bytes(),
-        received: received(link),
-        sent: MessagesBytes { messages: sent_messages, bytes: sent_bytes },
-        subscription_count: link.subscriptions.load(Relaxed),
-        name: about.name,
-        lang: about.lang,
-        version: about.version,
-        tls,
-        user: about.user,
-        account: about.account,
-        jwt: token.filter(|token| !token.is_bearer).map(|token| token.jwt.clone()).unwrap_or_default(),
-        issuer_key: token.map(|token| token.signing_key.clone()).unwrap_or_default(),
-        tags: token.map(|token| token.tags.clone()).unwrap_or_default(),
-        ..Connection::default()
-    }
+    Facts::of(link).connection()
 }
 
 fn received(link: &Link) -> MessagesBytes {
@@ -375,9 +421,10 @@ impl Source for Shared {
     }
 
     fn closed_connections(&self, selection: &Selection<'_>) -> Vec<ClosedConnection> {
-        let wanted =
-            |c: &&ClosedConnection| selection.account.is_none_or(|name| c.connection.account == name);
-        self.with_closed(|closed| closed.iter().filter(wanted).cloned().collect())
+        let wanted = |ended: &Ended| selection.account.is_none_or(|name| ended.facts.about.account == name);
+        self.with_closed(|closed| {
+            closed.iter().filter(|ended| wanted(ended)).map(|ended| ended.connection()).collect()
+        })
     }
 
     fn routes(&self, subscriptions: bool) -> RoutesSnapshot {
