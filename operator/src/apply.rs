@@ -350,7 +350,9 @@ where
     if known.covers(kind, owner, &desired) {
         return Ok(());
     }
-    if let Some(existing) = api.get_opt(&name).await.map_err(refuse)? {
+    let existing = api.get_opt(&name).await.map_err(refuse)?;
+    let exists = existing.is_some();
+    if let Some(existing) = existing {
         if owner_uid(existing.meta()) != Some(owner) {
             return Err(ApplyError::Foreign { kind: kind.to_owned(), name });
         }
@@ -361,7 +363,17 @@ where
         }
     }
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    api.patch(&name, &parameters, &Patch::Apply(&desired)).await.map(drop).map_err(refuse)
+    match api.patch(&name, &parameters, &Patch::Apply(&desired)).await {
+        // An entry of a list that somebody changed is theirs by its new key and may not stand beside ours: a Service
+        // with two ports of one name. So lists are put back as a whole first.
+        Err(kube::Error::Api(status)) if status.code == 422 && exists => {
+            let whole =
+                PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            api.patch(&name, &whole, &Patch::Merge(&desired)).await.map_err(refuse)?;
+            api.patch(&name, &parameters, &Patch::Apply(&desired)).await.map(drop).map_err(refuse)
+        }
+        result => result.map(drop).map_err(refuse),
+    }
 }
 
 async fn remove<K>(client: &Client, cluster: &Cluster, name: &str) -> Result<(), ApplyError>

@@ -26,6 +26,8 @@ struct Script {
     requests: Arc<Mutex<Vec<(Method, String, Value)>>>,
     /// Answers writes as an API server does that does not know the kind.
     unknown_kind: Arc<Mutex<bool>>,
+    /// Refuses so many writes as invalid.
+    invalid: Arc<Mutex<u32>>,
 }
 
 impl Script {
@@ -53,6 +55,10 @@ impl Script {
             },
             Method::PATCH if *self.unknown_kind.lock().expect("lock") => {
                 (StatusCode::NOT_FOUND, failure(404, "NotFound"))
+            }
+            Method::PATCH if *self.invalid.lock().expect("lock") > 0 => {
+                *self.invalid.lock().expect("lock") -= 1;
+                (StatusCode::UNPROCESSABLE_ENTITY, failure(422, "Invalid"))
             }
             Method::PATCH => {
                 objects.insert(path.to_owned(), body.clone());
@@ -149,6 +155,29 @@ async fn what_was_read_already_is_read_again_only_to_be_changed() {
     let mut foreign = set;
     foreign["metadata"]["ownerReferences"][0]["uid"] = json!("theirs");
     assert_eq!(look(&foreign).await, 1);
+}
+
+/// Somebody gave our port another number, which by the rules of apply made it an entry of theirs.
+#[tokio::test]
+async fn an_entry_that_stands_in_the_way_of_ours_goes() {
+    let (script, cluster) = (Script::default(), cluster(json!({})));
+    let client = script.client();
+    let resources = resources(&cluster);
+    apply::resources(&client, &cluster, &resources, &Known::default()).await.expect("applied");
+    let path = "/api/v1/namespaces/shop/services/orders";
+    let good = script.get(path).expect("exists");
+    let mut edited = good.clone();
+    edited["spec"]["ports"][0]["port"] = json!(9999);
+    script.put(path, edited);
+    script.writes();
+    *script.invalid.lock().expect("lock") = 1;
+    apply::resources(&client, &cluster, &resources, &Known::default()).await.expect("applied");
+    assert_eq!(script.writes().len(), 3, "refused, put back as a whole, applied");
+    assert_eq!(script.get(path), Some(good));
+    // What is refused all the same is told.
+    script.objects.lock().expect("lock").remove(path);
+    *script.invalid.lock().expect("lock") = 1;
+    assert!(apply::resources(&client, &cluster, &resources, &Known::default()).await.is_err());
 }
 
 /// Whatever somebody changes or takes away in an object of ours comes back; what they add is theirs.
