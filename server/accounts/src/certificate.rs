@@ -127,6 +127,10 @@ impl CertificateNames {
 pub struct CertificateFacts {
     /// SHA-256 of the public key (DER SubjectPublicKeyInfo) in lower-case hexadecimal, as in `pinned_certs`.
     pub key_sha256: String,
+    /// SHA-256 of the certificate (DER) in lower-case hexadecimal.
+    pub certificate_sha256: String,
+    /// The subject's distinguished name, as Go writes it.
+    pub subject: String,
     /// End of its validity, in seconds since 1970.
     pub not_after_seconds: i64,
 }
@@ -139,9 +143,12 @@ impl CertificateFacts {
     pub fn from_der(der: &[u8]) -> Result<CertificateFacts, CertificateError> {
         let parsed = X509Certificate::from_der(der);
         let (_, certificate) = parsed.map_err(|problem| CertificateError(problem.to_string()))?;
-        let digest = Sha256::digest(certificate.public_key().raw);
+        let digest = |bytes: &[u8]| data_encoding::HEXLOWER.encode(&Sha256::digest(bytes));
+        let names = CertificateNames::from_der(der).unwrap_or_default();
         Ok(CertificateFacts {
-            key_sha256: data_encoding::HEXLOWER.encode(&digest),
+            key_sha256: digest(certificate.public_key().raw),
+            certificate_sha256: digest(certificate.as_raw()),
+            subject: names.subjects().pop().unwrap_or_default(),
             not_after_seconds: certificate.validity().not_after.timestamp(),
         })
     }

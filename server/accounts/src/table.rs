@@ -229,7 +229,24 @@ impl Table {
     /// [`crate::Error::Claims`] if the token is not valid, not of a trusted operator, or this is no operator
     /// mode.
     pub fn with_account(&self, token: &str, now_unix_nanos: u64) -> Result<Table, crate::Error> {
-        build::with_account(self, token, now_unix_nanos)
+        let (changed, errors) = build::with_accounts(self, &[token.into()], now_unix_nanos)?;
+        match (changed, errors.into_iter().next()) {
+            (None, Some(error)) => Err(error),
+            (changed, _) => Ok(changed.unwrap_or_default()),
+        }
+    }
+
+    /// The table with these accounts, or their newer tokens, and what is wrong with others of the tokens; no table when
+    /// that is all of them. Costs the time of one [`with_account`](Self::with_account), which grows with the accounts.
+    ///
+    /// # Errors
+    /// There are no operators, or the accounts contradict the configuration.
+    pub fn with_accounts(
+        &self,
+        tokens: &[Arc<str>],
+        now_unix_nanos: u64,
+    ) -> Result<(Option<Table>, Vec<crate::Error>), crate::Error> {
+        build::with_accounts(self, tokens, now_unix_nanos)
     }
 
     /// Operator mode: a table without this account.

@@ -30,9 +30,13 @@ pub trait Transport: Send + Sync {
     fn compress(&self, _level: wire::s2::Level, _plain_bytes: usize) {}
     /// Takes bytes back that were read before it was clear that they are compressed.
     fn unread(&self, _bytes: &[u8]) {}
+    /// The certificates (DER) that the peer showed in TLS, its own first; that one is verified.
+    fn peer_certificates(&self) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
     /// The peer's verified certificate (DER), if TLS brought one.
     fn peer_certificate(&self) -> Option<Vec<u8>> {
-        None
+        self.peer_certificates().into_iter().next()
     }
 }
 
@@ -96,10 +100,27 @@ pub struct About {
     pub remote_id: String,
     /// This server opened the connection.
     pub solicited: bool,
+    /// The client said CONNECT and was let in.
+    pub connected: bool,
     /// Transport security as /connz shows it, empty without TLS: version and cipher suite.
     pub tls: (String, String),
     /// Who the user is, where that says more than its name: permissions, a token, an end.
     pub identity: Option<Arc<accounts::Identity>>,
+}
+
+impl About {
+    /// The user with its kind, as log lines show it.
+    fn user_label(&self) -> String {
+        let is_key = self.user.len() == 56 && self.user.starts_with('U');
+        let has_token = self.identity.as_ref().is_some_and(|identity| identity.token.is_some());
+        match &*self.user {
+            "" => String::new(),
+            "[REDACTED]" => "token".into(),
+            user if has_token => format!("jwt:{user}"),
+            user if is_key => format!("nkey:{user}"),
+            user => format!("user:{user}"),
+        }
+    }
 }
 
 /// Counters of what came in; written by the owner only.
@@ -241,12 +262,25 @@ impl Link {
         self.replies.get().is_some_and(|replies| replies.lock().take(subject, now_nanos))
     }
 
-    /// How log lines name it: `127.0.0.1:50312 - cid:7`.
+    /// How log lines name it: `127.0.0.1:50312 - cid:7`, and behind CONNECT `- "v1.2:go:name" - "ACCOUNT/user:name"`.
     pub fn describe(&self) -> String {
         let about = self.about.lock();
         let kind = if self.kind == LinkKind::Route { "rid" } else { "cid" };
         let open = if about.ip.contains(':') { ("[", "]") } else { ("", "") };
-        format!("{}{}{}:{} - {kind}:{}", open.0, about.ip, open.1, about.port, self.id)
+        let mut text = format!("{}{}{}:{} - {kind}:{}", open.0, about.ip, open.1, about.port, self.id);
+        if self.kind == LinkKind::Client && about.connected {
+            let version =
+                if about.version.is_empty() { String::new() } else { format!("v{}", about.version) };
+            let parts = [&version, &about.lang, &about.name].into_iter().filter(|part| !part.is_empty());
+            let client = parts.cloned().collect::<Vec<_>>().join(":");
+            for part in [client, format!("{}/{}", about.account, about.user_label())] {
+                if !part.is_empty() {
+                    text.push_str(" - ");
+                    text.push_str(&wire::lines::quoted(part.as_bytes()));
+                }
+            }
+        }
+        text
     }
 
     /// Whether a flag is set.

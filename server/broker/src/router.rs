@@ -8,6 +8,7 @@
 mod deliver;
 mod detour;
 pub(crate) mod latency;
+mod lines;
 mod miss;
 mod tracing;
 
@@ -30,10 +31,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 use subject::FilterId;
 use wire::client::Publish;
+use wire::lines::Lines;
 
 pub use crate::cache::LOOK_AHEAD;
 pub use crate::render::READ_PADDING;
 pub use detour::Parcel;
+pub use lines::TARGET as LINES_TARGET;
 pub use tracing::Tracing;
 
 /// Output up to this size may wait for the other links of the round; more is written at once.
@@ -146,6 +149,8 @@ pub struct Router {
     own_link: Option<Arc<Link>>,
     /// What is noted of the message that is being published, if its headers ask for it.
     trace: Option<Box<Trace>>,
+    /// Every operation has its line in the log.
+    lines: Option<Lines>,
     #[cfg(feature = "defective")]
     draws: crate::defect::Draws,
 }
@@ -191,6 +196,7 @@ impl Router {
             imported: HashMap::new(),
             own_link: None,
             trace: None,
+            lines: None,
             #[cfg(feature = "defective")]
             draws: crate::defect::Draws::new(),
         }
@@ -378,6 +384,7 @@ impl Router {
 
     /// Queues protocol bytes (not messages) for a link, behind everything staged for it so far.
     pub fn push_protocol(&mut self, link: &Arc<Link>, bytes: &[u8]) {
+        self.log_protocol(link, bytes);
         if link.output.push(bytes) {
             self.dirty.push(link.clone());
         }
@@ -388,6 +395,7 @@ impl Router {
         if bytes.is_empty() {
             return;
         }
+        self.log_protocol(link, bytes);
         let segments = [Segment::Scratch(0, bytes.len() as u32)];
         let mut rendering = Rendering {
             scratch: bytes,

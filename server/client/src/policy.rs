@@ -3,6 +3,7 @@
 use accounts::Table;
 use std::sync::Arc;
 use wire::client::Limits;
+use wire::lines::Lines;
 
 /// Settings that sessions consult; shared by all workers and replaced as a whole on reload.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Policy {
     pub system_account: String,
     /// Longest time that a write may be stuck, in nanoseconds.
     pub write_deadline_nanos: u64,
+    /// Every operation has its line in the log; `None` for none.
+    pub lines: Option<Lines>,
 }
 
 impl Default for Policy {
@@ -43,6 +46,7 @@ impl Default for Policy {
             table: Arc::new(Table::default()),
             system_account: String::new(),
             write_deadline_nanos: 10 * SECOND,
+            lines: None,
         }
     }
 }

@@ -15,12 +15,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use wire::client::{Error, Limits, Op, Publish, parse_publish, parse_publish_again};
 use wire::info::{Connect, Info};
+use wire::lines::quoted;
 
 /// First PING after a connection opened: early, so that the round trip is known soon.
 const FIRST_PING_NANOS: u64 = 2_000_000_000;
 
 /// Subscriptions of a client that has gone that are removed before others are served: half a millisecond's work.
 const LEAVING_AT_ONCE: usize = 1_000;
+
+/// Time after which the round trip is measured again, also of clients that are never silent.
+const ROUND_TRIP_NANOS: u64 = 3_600_000_000_000;
 
 /// What a session may use while it handles bytes.
 pub struct Context<'a> {
@@ -194,7 +198,7 @@ impl Client {
         end: usize,
         context: &mut Context<'_>,
     ) -> usize {
-        if self.connect_until_nanos > 0 || self.verbose || self.pedantic {
+        if self.connect_until_nanos > 0 || self.verbose || self.pedantic || context.policy.lines.is_some() {
             return at;
         }
         let mut limits = context.policy.limits;
@@ -653,6 +657,7 @@ impl Client {
             let mut about = self.link.about.lock();
             (about.name, about.lang, about.version) =
                 (connect.name.clone(), connect.lang.clone(), connect.version.clone());
+            about.connected = true;
         }
         if context.policy.table.auth_required() {
             self.credentials = Some(Box::new(connect));
@@ -732,7 +737,11 @@ impl Client {
         let interval = context.policy.ping_interval_nanos;
         // traffic since the last look says as much as a PONG would
         let active = self.link.active_nanos.load(Relaxed);
-        if self.ping_sent_nanos > 0 && active + interval > context.now_nanos && active > self.ping_sent_nanos
+        let is_measured = context.now_nanos < self.ping_sent_nanos + ROUND_TRIP_NANOS;
+        if self.ping_sent_nanos > 0
+            && is_measured
+            && active + interval > context.now_nanos
+            && active > self.ping_sent_nanos
         {
             self.next_ping_nanos = context.now_nanos + interval;
             self.pings_out = 0;
@@ -822,31 +831,6 @@ fn is_queue_name(name: &[u8]) -> bool {
 fn is_reserved_reply(reply: &[u8]) -> bool {
     matches!(reply.first(), Some(b'_' | b'$'))
         && [&b"_R_."[..], b"$JS.ACK.", b"_GR_.", b"$GR."].iter().any(|prefix| reply.starts_with(prefix))
-}
-
-/// Bytes of a peer as Go's `%q` shows them.
-fn quoted(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() + 2);
-    text.push('"');
-    for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '"' | '\\' => text.extend(['\\', character]),
-                '\x07' => text.push_str("\\a"),
-                '\x08' => text.push_str("\\b"),
-                '\x0b' => text.push_str("\\v"),
-                '\x0c' => text.push_str("\\f"),
-                '\n' | '\r' | '\t' => text.extend(character.escape_default()),
-                '\0'..' ' | '\x7f' => text.push_str(&format!("\\x{:02x}", u32::from(character))),
-                _ => text.push(character),
-            }
-        }
-        for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    text.push('"');
-    text
 }
 
 /// Appends `-ERR 'text'`.

@@ -88,6 +88,7 @@ impl Route {
                 Step::Op(op, used) => (op, used),
                 Step::More(need) => return (at, need, Ok(())),
             };
+            router.log_received(&self.link, &data[at..at + used]);
             match op {
                 Op::Message(message) if self.conversation.is_open() => {
                     self.message(&message, data, buffer, router)

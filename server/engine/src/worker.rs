@@ -112,6 +112,8 @@ pub struct Worker {
 impl Worker {
     /// Worker number `number` of `broker`.
     pub fn new(number: usize, broker: Arc<Broker>, settings: Arc<Settings>, seed: u64) -> Worker {
+        let mut router = Router::new(broker.clone(), seed);
+        router.set_lines(settings.client.lines);
         Worker {
             account: broker.account(broker::registry::GLOBAL_ACCOUNT),
             hub: None,
@@ -119,7 +121,7 @@ impl Worker {
             questions: Vec::new(),
             logins: Vec::new(),
             number,
-            router: Router::new(broker, seed),
+            router,
             input: Input::new(),
             entries: Vec::new(),
             free: Vec::new(),
@@ -535,6 +537,7 @@ impl Worker {
         recheck: &Recheck,
         now_nanos: u64,
     ) -> Vec<(u32, CloseReason)> {
+        self.router.set_lines(settings.client.lines);
         self.settings = settings;
         let mut closed = Vec::new();
         for token in 0..self.entries.len() as u32 {
@@ -598,6 +601,7 @@ fn run(
         }
         match wire::client::parse(data, at, &limits) {
             Ok(Step::Op(op, used)) => {
+                context.router.log_received(session.link(), &data[at..at + used]);
                 if let Err(failure) = session.handle(op, buffer, context) {
                     return (end, 0, Err(failure));
                 }

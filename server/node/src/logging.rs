@@ -6,6 +6,7 @@
 
 mod syslog;
 
+use broker::router::LINES_TARGET;
 use chrono::{Local, SecondsFormat, Utc};
 use config::settings::Logging;
 use parking_lot::Mutex;
@@ -37,6 +38,8 @@ struct Style {
     time: bool,
     utc: bool,
     form: Form,
+    /// Lines of the level DBG are wanted: `trace` alone, which the level of the whole log is below, asks for none.
+    debug: bool,
 }
 
 /// Who reads the lines.
@@ -105,7 +108,7 @@ fn style(logging: &Logging) -> Style {
         _ if logging.syslog => Form::LocalSyslog,
         _ => Form::People,
     };
-    Style { time: logging.logtime, utc: logging.logtime_utc, form }
+    Style { time: logging.logtime, utc: logging.logtime_utc, form, debug: logging.debug }
 }
 
 fn level(logging: &Logging) -> LevelFilter {
@@ -152,6 +155,11 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let style = *self.style.lock();
+        match *event.metadata().level() {
+            Level::DEBUG if !style.debug => return Ok(()),
+            Level::TRACE if event.metadata().target() != LINES_TARGET => return Ok(()),
+            _ => {}
+        }
         if style.form != Form::People {
             return self.format_syslog(style.form, &mut writer, event);
         }

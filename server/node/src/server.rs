@@ -443,6 +443,10 @@ pub(crate) fn engine_settings(settings: &Settings, table: &Arc<accounts::Table>)
             table: table.clone(),
             system_account: system.map_or_else(String::new, |account| account.name.to_string()),
             write_deadline_nanos: settings.write_deadline.as_nanos() as u64,
+            lines: (settings.logging.trace || settings.logging.trace_verbose).then_some(wire::lines::Lines {
+                payload_bytes_max: settings.logging.max_traced_msg_len as usize,
+                headers_only: settings.logging.trace_headers,
+            }),
         },
     }
 }

@@ -14,7 +14,9 @@ use monitor::accountz::{AccountInfo, AccountStatistics, Flow};
 use monitor::events::ServerIdentity;
 use monitor::healthz::Readiness;
 use monitor::routez::{Route, RoutesSnapshot};
-use monitor::source::{ClosedConnection, Connection, Kind, MessagesBytes, Selection, Subscription, TlsState};
+use monitor::source::{
+    ClosedConnection, Connection, Kind, MessagesBytes, PeerCertificate, Selection, Subscription, TlsState,
+};
 use monitor::statsz::{RouteStatistics, ServerStatistics};
 use monitor::subsz::IndexStatistics;
 use monitor::varz::{ByKind, ClusterVarz, OcspPeerCache, Traffic, Varz};
@@ -111,7 +113,23 @@ impl Ended {
 
 /// An open connection.
 pub fn connection(link: &Link) -> Connection {
-    Facts::of(link).connection()
+    let mut connection = Facts::of(link).connection();
+    if let Some(tls) = &mut connection.tls {
+        let chain = link.transport.peer_certificates();
+        tls.peer_certificates = chain.iter().map(|der| peer_certificate(der)).collect();
+    }
+    connection
+}
+
+fn peer_certificate(der: &[u8]) -> PeerCertificate {
+    accounts::CertificateFacts::from_der(der).map_or_else(
+        |_| PeerCertificate::default(),
+        |facts| PeerCertificate {
+            subject: facts.subject,
+            public_key_sha256: facts.key_sha256,
+            certificate_sha256: facts.certificate_sha256,
+        },
+    )
 }
 
 fn received(link: &Link) -> MessagesBytes {

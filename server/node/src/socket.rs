@@ -340,10 +340,12 @@ impl Transport for SocketTransport {
         self.0.owner.post(Command::Writable(self.0.token));
     }
 
-    fn peer_certificate(&self) -> Option<Vec<u8>> {
-        let first =
-            |tls: &Connection| tls.peer_certificates().and_then(|chain| chain.first()).map(|c| c.to_vec());
-        self.0.with_tls(first).flatten()
+    fn peer_certificates(&self) -> Vec<Vec<u8>> {
+        let chain = |tls: &Connection| {
+            let chain = tls.peer_certificates().unwrap_or_default();
+            chain.iter().map(|certificate| certificate.to_vec()).collect()
+        };
+        self.0.with_tls(chain).unwrap_or_default()
     }
 
     fn shutdown(&self) {

@@ -5,8 +5,10 @@ mod support;
 use nkeys::KeyPair;
 use node::Server;
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
-use support::{Peer, World, eventually, mint, now_seconds, start, user_token};
+use support::{Peer, World, eventually, mint, now_seconds, settings, start, user_token};
 
 struct Folder(PathBuf);
 
@@ -178,4 +180,54 @@ fn a_server_with_tokens_in_memory_takes_pushed_ones_for_accounts_in_use() {
     assert!(lets_in(&server, &world.account));
     assert_eq!(admin.ask_document(&update, &token)["data"]["message"], "jwt updated");
     assert!(!lets_in(&server, &world.account));
+}
+
+/// A web server that has these files, each under its path, for as long as the test runs.
+fn serve(files: Vec<(String, String)>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = String::new();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            while let Some(Ok(line)) =
+                lines.next().filter(|line| !matches!(line, Ok(line) if line.is_empty()))
+            {
+                request += &line;
+                request += "\n";
+            }
+            let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+            let found = files.iter().find(|(name, _)| *name == path);
+            let is_user = request.to_ascii_lowercase().contains("authorization: basic dtpw\n".trim_end());
+            let (status, body) = match found {
+                Some((_, body)) if is_user => ("200 OK", body.as_str()),
+                _ => ("404 Not Found", "no"),
+            };
+            let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    port
+}
+
+#[test]
+fn tokens_come_from_a_web_server() {
+    let world = World::default();
+    let (key, system) = (world.account.public_key(), world.system.public_key());
+    let files = vec![
+        ("/jwt/v1/accounts/".to_owned(), String::new()),
+        (format!("/jwt/v1/accounts/{key}"), world.account_token(json!({}))),
+        (format!("/jwt/v1/accounts/{system}"), world.system_token()),
+    ];
+    let port = serve(files);
+    let config = |path: &str| {
+        let operator = world.operator_token();
+        format!("operator: {operator}\nresolver: URL(http://u:p@127.0.0.1:{port}{path})\n")
+    };
+    let server = start(&config("/jwt/v1/accounts/"));
+    assert!(lets_in(&server, &world.account));
+    assert!(lets_in(&server, &world.system));
+    assert!(!lets_in(&server, &KeyPair::new_account()));
+    let refused = Server::start(settings(&config("/elsewhere")));
+    assert!(refused.is_err_and(|error| error.to_string().contains("404")), "nobody is home");
 }

@@ -11,6 +11,7 @@ pub mod client;
 mod close_reason;
 pub mod delivery;
 pub mod info;
+pub mod lines;
 pub mod route;
 pub mod s2;
 

@@ -45,15 +45,29 @@ pub(super) fn table(
     assemble(source, previous, trust, tokens, notes, now_seconds)
 }
 
-pub(super) fn with_account(table: &Table, text: &str, now_unix_nanos: u64) -> Result<Table, Error> {
+/// The table with these accounts, and why some of them are not in it; without a table when none is.
+pub(super) fn with_accounts(
+    table: &Table,
+    texts: &[Arc<str>],
+    now_unix_nanos: u64,
+) -> Result<(Option<Table>, Vec<Error>), Error> {
     let now_seconds = (now_unix_nanos / 1_000_000_000) as i64;
     let Some(trust) = trusted::trust(&table.source, now_seconds)? else {
         return Err(Error::Operator("accounts are added by JWT in operator mode only".into()));
     };
-    let claims = trusted::account(&trust, text, now_seconds)?;
+    let mut errors = Vec::new();
     let mut tokens = table.claims.clone();
-    tokens.insert(claims.subject.clone(), (text.into(), Arc::new(claims)));
-    assemble(table.source.clone(), Some(table), Some(trust), tokens, Vec::new(), now_seconds)
+    for text in texts {
+        match trusted::account(&trust, text, now_seconds) {
+            Ok(claims) => drop(tokens.insert(claims.subject.clone(), (text.clone(), Arc::new(claims)))),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.len() == texts.len() {
+        return Ok((None, errors));
+    }
+    let changed = assemble(table.source.clone(), Some(table), Some(trust), tokens, Vec::new(), now_seconds)?;
+    Ok((Some(changed), errors))
 }
 
 pub(super) fn without_account(table: &Table, name: &str, now_unix_nanos: u64) -> Result<Table, Error> {
@@ -176,14 +190,17 @@ fn drafts(
         }
         found.push(Draft::empty(&system));
     }
-    let mut ordered = Vec::new();
-    for account in previous.into_iter().flat_map(|table| table.accounts()) {
-        ordered.push(match found.iter().position(|draft| *draft.source.name == *account.name) {
-            Some(at) => found.remove(at),
-            None => Draft { is_removed: true, ..Draft::empty(&account.name) },
-        });
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for (place, draft) in found.iter().enumerate() {
+        places.insert(draft.source.name.clone(), place);
     }
-    ordered.extend(found);
+    let mut found: Vec<Option<Draft>> = found.into_iter().map(Some).collect();
+    let mut ordered = Vec::with_capacity(found.len());
+    for account in previous.into_iter().flat_map(|table| table.accounts()) {
+        let known = places.get(&*account.name).and_then(|place| found.get_mut(*place)?.take());
+        ordered.push(known.unwrap_or_else(|| Draft { is_removed: true, ..Draft::empty(&account.name) }));
+    }
+    ordered.extend(found.into_iter().flatten());
     Ok(ordered)
 }
 

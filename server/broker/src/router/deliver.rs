@@ -348,6 +348,9 @@ impl Router {
     }
 
     pub(super) fn send(&mut self, link: &Arc<Link>, read: &[u8], messages: u64, from: &Arc<Link>) {
+        if self.lines.is_some() {
+            self.log_messages(link, read);
+        }
         let mut rendering = Rendering {
             scratch: self.scratch.bytes(),
             read,

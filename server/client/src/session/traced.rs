@@ -3,9 +3,10 @@
 //! Owns what the publisher of such a message is told, which is what it is told of any other; what is noted of the
 //! message is the broker's.
 
-use super::{Client, Context, error, is_reserved_reply, quoted};
+use super::{Client, Context, error, is_reserved_reply};
 use broker::{Tracing, Verdict};
 use wire::client::Publish;
+use wire::lines::quoted;
 
 impl Client {
     /// Publishes a message that may ask for a trace.

@@ -10,17 +10,9 @@ const PAGE: &str = include_str!("../../../docs/configuration.md");
 /// Keys that are read and then refused when the server starts or reloads: `node::access` has the list.
 const REFUSED: &[&str] = &["prof_port", "jetstream"];
 
-/// Keys that a server without JetStream, without a cache to switch off, without a profiler and, so far, without lines
-/// for each operation in its log has no use for.
-const WITHOUT_EFFECT: &[&str] = &[
-    "disable_sublist_cache",
-    "no_sublist_cache",
-    "feature_flags",
-    "default_js_domain",
-    "prof_block_rate",
-    "trace_headers",
-    "max_traced_msg_len",
-];
+/// Keys that a server without JetStream, without a cache to switch off and without a profiler has no use for.
+const WITHOUT_EFFECT: &[&str] =
+    &["disable_sublist_cache", "no_sublist_cache", "feature_flags", "default_js_domain", "prof_block_rate"];
 
 /// Keys that Windows has a use for.
 const WINDOWS: &[&str] =

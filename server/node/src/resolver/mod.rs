@@ -5,6 +5,7 @@
 
 mod files;
 mod services;
+mod web;
 
 use crate::access;
 use crate::callout;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use web::Web;
 
 /// How long other servers may take to answer (nats-server `DEFAULT_ACCOUNT_FETCH_TIMEOUT`).
 const FETCH_TIME_MAX: Duration = Duration::from_millis(1900);
@@ -60,6 +62,8 @@ enum Store {
     Memory(HashMap<String, Arc<str>>),
     /// A folder with all of them, or with those used lately.
     Files(Files),
+    /// A web server, and what it said about the system account.
+    Web(Arc<Web>, HashMap<String, Arc<str>>),
 }
 
 /// The resolver of a server.
@@ -73,6 +77,8 @@ pub struct Resolver {
     sent: AtomicU64,
     /// Accounts that are being fetched: who wants one waits for the first who did.
     fetching: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
+    /// Tokens that were fetched and are not in the table yet.
+    fetched: Mutex<Vec<Arc<str>>>,
 }
 
 impl Resolver {
@@ -115,17 +121,16 @@ impl Resolver {
                     "operators require an account resolver to be configured".into(),
                 ));
             }
-            Some(Kind::Url(_)) => {
-                let what = "resolver: URL(…) is not supported yet: take it out of the configuration to start this server";
-                return Err(Error::Configuration(what.into()));
-            }
+            Some(Kind::Url(url)) => open_web(url, settings)?,
         };
         for (key, text) in &trust.resolver_preload {
             if let Err(error) = jwt::account(text) {
                 return Err(Error::Configuration(format!("preload account error for {key:?}: {error}")));
             }
             match &mut store {
-                Store::Memory(tokens) => drop(tokens.insert(key.clone(), text.as_str().into())),
+                Store::Memory(tokens) | Store::Web(_, tokens) => {
+                    drop(tokens.insert(key.clone(), text.as_str().into()));
+                }
                 Store::Files(files) => drop(files.handle_pack(format!("{key}|{text}").as_bytes())),
             }
         }
@@ -135,6 +140,7 @@ impl Resolver {
             timeout,
             sync_period,
             fetching: Mutex::default(),
+            fetched: Mutex::default(),
             sent: AtomicU64::new(0),
         }))
     }
@@ -147,7 +153,7 @@ impl Resolver {
     /// A token that is here already.
     pub fn stored(&self, account: &str) -> Option<Arc<str>> {
         match &mut *self.store.lock() {
-            Store::Memory(tokens) => tokens.get(account).cloned(),
+            Store::Memory(tokens) | Store::Web(_, tokens) => tokens.get(account).cloned(),
             Store::Files(files) => files.token(account),
         }
     }
@@ -157,6 +163,7 @@ impl Resolver {
         let holds_all = match &*self.store.lock() {
             Store::Memory(_) => true,
             Store::Files(files) => !files.is_cache(),
+            Store::Web(..) => false,
         };
         holds_all && self.stored(account).is_none()
     }
@@ -166,8 +173,14 @@ impl Resolver {
         if let Some(token) = self.stored(account) {
             return Some(token);
         }
-        if matches!(&*self.store.lock(), Store::Memory(_)) {
-            return None;
+        let web = match &*self.store.lock() {
+            Store::Memory(_) => return None,
+            Store::Files(_) => None,
+            Store::Web(web, _) => Some(web.clone()),
+        };
+        if let Some(web) = web {
+            let fetched = web.fetch(account).await;
+            return fetched.inspect_err(|error| tracing::error!("{error}")).ok().map(Arc::from);
         }
         let token = services::ask_others(shared, account, self.timeout).await?;
         if let Store::Files(files) = &mut *self.store.lock() {
@@ -205,32 +218,55 @@ impl Resolver {
                 Err(error) => tracing::error!("Account [{name}]: its token is not valid: {error}"),
             }
         }
-        // those that others import from come first
-        tokens.reverse();
-        shared.change_table(|table| with_tokens(table, &tokens).map(|table| (table, Recheck::Nobody)));
+        // a table takes time that grows with the accounts: those who log in at the same time share one
+        self.fetched.lock().append(&mut tokens);
+        tokio::task::yield_now().await;
+        let tokens = std::mem::take(&mut *self.fetched.lock());
+        if !tokens.is_empty() {
+            shared.change_table(|table| with_tokens(table, &tokens).map(|table| (table, Recheck::Nobody)));
+        }
     }
 }
 
 /// `table` with these tokens, as far as they are valid; `None` when none is.
 pub fn with_tokens(table: &Table, tokens: &[Arc<str>]) -> Option<Table> {
-    let mut changed = None;
-    for text in tokens {
-        match changed.as_ref().unwrap_or(table).with_account(text, wall_nanos()) {
-            Ok(table) => changed = Some(table),
-            Err(error) => tracing::error!("{error}"),
+    let changed = match table.with_accounts(tokens, wall_nanos()) {
+        Ok((changed, errors)) => {
+            errors.iter().for_each(|error| tracing::error!("{error}"));
+            changed
         }
-    }
+        Err(error) => {
+            tracing::error!("{error}");
+            None
+        }
+    };
     for note in changed.iter().flat_map(|table| table.notes()) {
         tracing::warn!("{note}");
     }
     changed
 }
 
+/// A web server must answer when this server starts, and know the system account.
+fn open_web(url: &str, settings: &Settings) -> Result<Store, Error> {
+    let web = Arc::new(Web::new(url, settings.trust.resolver_tls.as_ref(), FETCH_TIME_MAX)?);
+    // without an account it is only asked whether anyone is there, as nats-server does
+    let mut accounts = vec![String::new()];
+    accounts.extend(system_account(settings, &access::operators(settings)?.operators));
+    let fetched = web.fetch_waiting(accounts.clone())?;
+    let known = accounts.into_iter().zip(fetched).skip(1);
+    Ok(Store::Web(web, known.map(|(account, token)| (account, Arc::from(token))).collect()))
+}
+
+/// The system account of the configuration, or of an operator.
+fn system_account(settings: &Settings, operators: &[String]) -> Option<String> {
+    let named = || operators.iter().find_map(|text| Some(jwt::operator(text).ok()?.nats.system_account));
+    settings.system_account.clone().or_else(named).filter(|name| !name.is_empty())
+}
+
 /// Who may change a folder of tokens.
 fn directory_settings(settings: &Settings) -> Result<DirectorySettings, Error> {
     let operators = access::operators(settings)?.operators;
-    let named = || operators.iter().find_map(|text| Some(jwt::operator(text).ok()?.nats.system_account));
-    let system_account = settings.system_account.clone().or_else(named).filter(|name| !name.is_empty());
+    let system_account = system_account(settings, &operators);
     if system_account.is_none() {
         let what = "using nats based account resolver - the system account needs to be specified in configuration or the operator jwt";
         return Err(Error::Configuration(what.into()));

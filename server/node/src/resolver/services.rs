@@ -33,7 +33,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
     let Some(system) = system else { return };
     let client = shared.internal.client(&system);
     let (is_full, path) = match &*resolver.store.lock() {
-        Store::Memory(_) => (false, None),
+        Store::Memory(_) | Store::Web(..) => (false, None),
         Store::Files(files) => (!files.is_cache(), Some(files.path().to_owned())),
     };
     let Some(path) = path else {
@@ -227,7 +227,7 @@ fn schedule(client: &InternalClient, shared: Weak<Shared>, inbox: String, wait: 
         let Some(resolver) = server.resolver.get() else { return };
         let hash = match &*resolver.store.lock() {
             Store::Files(files) => files.hash(),
-            Store::Memory(_) => return,
+            Store::Memory(_) | Store::Web(..) => return,
         };
         again.publish(PACK, &inbox, &[], &hash);
         let period = resolver.sync_period;
