@@ -335,7 +335,8 @@ struct Numbers(BTreeMap<String, f64>);
 impl Numbers {
     fn sum(&self, name: &str, test: impl Fn(&str) -> bool) -> f64 {
         let of_name = |line: &&String| line.split('{').next() == Some(name) && test(line);
-        self.0.iter().filter(|(line, _)| of_name(line)).map(|(_, value)| value).sum()
+        // The sum of nothing is -0.
+        self.0.iter().filter(|(line, _)| of_name(line)).map(|(_, value)| value).sum::<f64>() + 0.0
     }
 
     /// Without watches: these stay open.

@@ -30,7 +30,8 @@ pub struct Server {
     pub leaving: bool,
     /// Other servers of the cluster that it is connected to; `None` if unknown.
     pub routes: Option<u32>,
-    /// Time since it last changed between ready, not ready and leaving, or was created.
+    /// Time since it last changed between ready and not ready, or was created; of a leaving one: since it should
+    /// have been gone, or was told, where nobody knows when that is.
     pub state_age: Duration,
     /// Time since it was told to load the newest configuration, if it was.
     pub reload_age: Option<Duration>,

@@ -13,8 +13,8 @@ use crate::clients::{Watched, exchange};
 use crate::kubernetes::{Kubernetes, condition, expect_condition, shown};
 
 const NAME: &str = "nodes";
-/// A node is unreachable after 20 s, its pods are evicted 5 s later, and the gate's timeout is 20 s.
-const STALLED_TIMEOUT: Duration = Duration::from_secs(120);
+/// A node is unreachable after 20 s, its pods are evicted 5 s later, have 60 s to leave, and the gate's timeout is 10 s.
+const STALLED_TIMEOUT: Duration = Duration::from_secs(180);
 /// A booted node needs its images, its network and its pods; a deleted one's pods are collected after a minute.
 const BACK_TIMEOUT: Duration = Duration::from_secs(240);
 /// Two unanswered probes, two seconds apart, and what a busy machine takes.
@@ -23,7 +23,7 @@ const NOTICED_TIMEOUT: Duration = Duration::from_secs(12);
 const QUIET: Duration = Duration::from_secs(10);
 
 /// Evicted soon; and told soon.
-const SPEC: &str = "{replicas: 3, updateStrategy: {rollingUpdate: {gateTimeout: 20s}}, podTemplate: {spec: {tolerations: [\
+const SPEC: &str = "{replicas: 3, updateStrategy: {rollingUpdate: {gateTimeout: 10s}}, podTemplate: {spec: {tolerations: [\
     {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 5},\
     {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 5}]}}}";
 

@@ -235,11 +235,8 @@ fn server(ordinal: u32, pod: &Pod, report: Option<&Report>, now: &Time) -> Serve
         _ => Health::Unready,
     };
     let leaving = pod.metadata.deletion_timestamp.as_ref();
-    let grace = Duration::from_secs(
-        pod.metadata.deletion_grace_period_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or_default(),
-    );
-    // The timestamp of a deletion is when it is to be over.
-    let since_deletion = leaving.map(|time| age(time, now) + grace);
+    // The timestamp of a deletion is when it is to be over: sending clients away takes its time, and is no delay.
+    let late = leaving.map(|time| age(time, now));
     let created = pod.metadata.creation_timestamp.as_ref();
     let changed = ready.and_then(|(_, since)| since).or_else(|| created.cloned());
     Server {
@@ -249,7 +246,7 @@ fn server(ordinal: u32, pod: &Pod, report: Option<&Report>, now: &Time) -> Serve
         health,
         leaving: leaving.is_some(),
         routes: report.as_ref().and_then(|report| report.routes),
-        state_age: since_deletion.or_else(|| changed.map(|time| age(&time, now))).unwrap_or_default(),
+        state_age: late.or_else(|| changed.map(|time| age(&time, now))).unwrap_or_default(),
         reload_age: None,
         version: report.as_ref().and_then(|report| report.version.clone()),
         trouble: trouble(pod),
@@ -361,13 +358,17 @@ mod tests {
     }
 
     #[test]
-    fn a_leaving_pod_counts_from_the_moment_it_was_told() {
+    fn a_leaving_pod_is_late_only_when_its_time_is_over() {
         let mut pod = ready_pod();
         pod.metadata.deletion_timestamp = Some(at("2026-01-01T00:02:00Z"));
         pod.metadata.deletion_grace_period_seconds = Some(60);
-        let server = super::server(1, &pod, None, &at("2026-01-01T00:02:05Z"));
-        assert!(server.leaving);
-        assert_eq!(server.state_age, Duration::from_secs(65));
+        let late = |now: &str| {
+            let server = super::server(1, &pod, None, &at(now));
+            assert!(server.leaving);
+            server.state_age
+        };
+        assert_eq!(late("2026-01-01T00:01:01Z"), Duration::ZERO, "it sends its clients away");
+        assert_eq!(late("2026-01-01T00:02:05Z"), Duration::from_secs(5));
     }
 
     #[test]
