@@ -199,13 +199,13 @@ fn pod_template(context: &Context) -> Result<String> {
     let cluster = NatsCluster::new(kubernetes, NAME);
     let start = Instant::now();
     cluster.apply(
-        "{replicas: 3, podTemplate: {labels: {team: a}, spec: {containers: [{name: nats, env: [{name: X, value: y}]}]}}}",
+        "{replicas: 3, podTemplate: {labels: {team: a}, spec: {containers: [{name: nats, env: [{name: X, value: one}]}]}}}",
     )?;
     kubernetes.wait_for("every pod is of the template", READY_TIMEOUT, || {
         let list = kubernetes.get(&["pods", "-l", &format!("app.kubernetes.io/instance={NAME},team=a")])?;
         let with_it = list["items"].as_array().into_iter().flatten().filter(|pod| {
             let env = pod["spec"]["containers"][0]["env"].as_array();
-            env.is_some_and(|env| env.iter().any(|env| env["name"] == "X" && env["value"] == "y"))
+            env.is_some_and(|env| env.iter().any(|env| env["name"] == "X" && env["value"] == "one"))
         });
         let count = with_it.count();
         ensure!(count == 3, "{count} pods are");

@@ -502,7 +502,7 @@ fn metrics(context: &Context) -> Result<String> {
     let answers = addresses
         .map(|address| Ok(crate::http::get(&format!("http://{address}:8080/metrics"))?.1))
         .collect::<Result<Vec<_>>>()?;
-    let leads = |text: &String| text.contains("starling_operator_leader 1");
+    let leads = |text: &String| text.lines().any(|line| line == "starling_operator_leader 1");
     ensure!(answers.iter().filter(|text| leads(text)).count() == 1, "not one of {} leads", answers.len());
     let text = answers.into_iter().find(leads).context("no operator")?;
     let ready = "starling_operator_cluster_ready_servers{namespace=\"e2e\",name=\"tenants\"} 2";
