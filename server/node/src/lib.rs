@@ -7,6 +7,7 @@ mod callout;
 mod certificates;
 mod compression;
 mod control;
+mod departed;
 mod files;
 pub mod http;
 pub mod identity;

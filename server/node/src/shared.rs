@@ -2,12 +2,13 @@
 
 use crate::callout::Asker;
 use crate::certificates::Certificates;
+use crate::departed::Departed;
 use crate::identity;
 use crate::internal_thread::{Bell, Ringer};
 use crate::ocsp::Peers;
 use crate::resolver::{Logins, Resolver};
 use crate::server::engine_settings;
-use crate::snapshot::Ended;
+use crate::snapshot::Numbers;
 use crate::socket::{Handshake, Security};
 use crate::system::System;
 use crate::worker_thread::{Incoming, Inform, Reconfigure, now_nanos};
@@ -19,7 +20,6 @@ use config::tls::HandshakeFirst;
 use engine::{Hub, Internal, Recheck};
 use monitor::RequestCounters;
 use parking_lot::{Mutex, RwLock};
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
@@ -92,7 +92,7 @@ pub struct Shared {
     ports: RwLock<BoundPorts>,
     loads: Vec<AtomicUsize>,
     turn: AtomicUsize,
-    closed: Mutex<VecDeque<Box<Ended>>>,
+    departed: Mutex<Departed>,
     /// Requests to the monitor by endpoint.
     pub requests: RequestCounters,
     lame_duck: AtomicBool,
@@ -144,7 +144,7 @@ impl Shared {
             ports: RwLock::default(),
             loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             turn: AtomicUsize::new(0),
-            closed: Mutex::default(),
+            departed: Mutex::default(),
             requests: RequestCounters::default(),
             lame_duck: AtomicBool::new(false),
             logins: Logins::new(),
@@ -414,13 +414,8 @@ impl Shared {
         }
         let keep = self.settings().max_closed_clients as usize;
         let tag = self.account_tag(&account);
-        let mut closed = self.closed.lock();
-        while closed.len() >= keep.max(1) {
-            closed.pop_front();
-        }
-        if keep > 0 {
-            closed.push_back(Ended::new(&link, reason, tag));
-        }
+        let about = link.about.lock().clone();
+        self.departed.lock().push(Numbers::of(&link), about, &tag, (now_nanos(), reason), keep);
     }
 
     /// A connection that was handed over could not be watched.
@@ -474,7 +469,7 @@ impl Shared {
     }
 
     /// Looks at the connections that ended, oldest first.
-    pub fn with_closed<R>(&self, look: impl FnOnce(&VecDeque<Box<Ended>>) -> R) -> R {
-        look(&self.closed.lock())
+    pub fn with_departed<R>(&self, look: impl FnOnce(&Departed) -> R) -> R {
+        look(&self.departed.lock())
     }
 }

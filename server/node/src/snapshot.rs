@@ -9,7 +9,7 @@ use crate::sharing;
 use crate::worker_thread::now_nanos;
 use broker::interest::{NONE, SERVER};
 use broker::link::About;
-use broker::{Account, CloseReason, Link, LinkKind};
+use broker::{Account, Link, LinkKind};
 use monitor::accountz::{AccountInfo, AccountStatistics, Flow};
 use monitor::events::ServerIdentity;
 use monitor::healthz::Readiness;
@@ -30,11 +30,11 @@ pub(crate) fn timestamp(nanos: u64) -> Timestamp {
     Timestamp::from_unix_nanos(nanos as i64)
 }
 
-/// What is known of a connection at one moment. Ten thousand that ended are kept, so this is small, and becomes a
-/// [`Connection`] when somebody asks.
-pub struct Facts {
-    cid: u64,
-    about: About,
+/// What is counted of a connection, at one moment.
+#[derive(Clone, Copy, Default)]
+pub struct Numbers {
+    /// Number of the connection on this server.
+    pub cid: u64,
     active_nanos: u64,
     rtt_nanos: u64,
     pending_bytes: usize,
@@ -43,11 +43,11 @@ pub struct Facts {
     subscription_count: u32,
 }
 
-impl Facts {
-    fn of(link: &Link) -> Facts {
-        Facts {
+impl Numbers {
+    /// Those of now.
+    pub fn of(link: &Link) -> Numbers {
+        Numbers {
             cid: link.id,
-            about: link.about.lock().clone(),
             active_nanos: link.active_nanos.load(Relaxed),
             rtt_nanos: link.rtt_nanos.load(Relaxed),
             pending_bytes: link.output.pending_bytes(),
@@ -57,8 +57,8 @@ impl Facts {
         }
     }
 
-    fn connection(&self) -> Connection {
-        let about = self.about.clone();
+    /// The connection whose numbers these are.
+    pub fn connection(self, about: About) -> Connection {
         let tls = (!about.tls.0.is_empty()).then(|| TlsState {
             version: about.tls.0,
             cipher_suite: about.tls.1,
@@ -91,29 +91,10 @@ impl Facts {
     }
 }
 
-/// A connection that has ended, as it is kept.
-pub struct Ended {
-    facts: Facts,
-    account_tag: String,
-    stop_nanos: u64,
-    reason: CloseReason,
-}
-
-impl Ended {
-    /// It ended just now. The link itself would keep its socket open.
-    pub fn new(link: &Link, reason: CloseReason, account_tag: String) -> Box<Ended> {
-        Box::new(Ended { facts: Facts::of(link), account_tag, stop_nanos: now_nanos(), reason })
-    }
-
-    fn connection(&self) -> ClosedConnection {
-        let connection = Connection { account_tag: self.account_tag.clone(), ..self.facts.connection() };
-        ClosedConnection { connection, stop: timestamp(self.stop_nanos), reason: self.reason }
-    }
-}
-
 /// An open connection.
 pub fn connection(link: &Link) -> Connection {
-    let mut connection = Facts::of(link).connection();
+    let about = link.about.lock().clone();
+    let mut connection = Numbers::of(link).connection(about);
     if let Some(tls) = &mut connection.tls {
         let chain = link.transport.peer_certificates();
         tls.peer_certificates = chain.iter().map(|der| peer_certificate(der)).collect();
@@ -439,10 +420,7 @@ impl Source for Shared {
     }
 
     fn closed_connections(&self, selection: &Selection<'_>) -> Vec<ClosedConnection> {
-        let wanted = |ended: &Ended| selection.account.is_none_or(|name| ended.facts.about.account == name);
-        self.with_closed(|closed| {
-            closed.iter().filter(|ended| wanted(ended)).map(|ended| ended.connection()).collect()
-        })
+        self.with_departed(|departed| departed.select(selection.account))
     }
 
     fn routes(&self, subscriptions: bool) -> RoutesSnapshot {
