@@ -433,9 +433,10 @@ async fn certify(
         if let Err(problem) = certificates::check(&files, &format!("Secret {secret_name}"), name.as_deref()) {
             return Ok(Err((Reason::CertificateInvalid, problem)));
         }
-        let not_after =
-            files.data.get(certificates::key::TLS_CRT).and_then(|pem| certificates::not_after(pem));
-        return Ok(Ok((Some(Certificate::of(cluster, secret_name, not_after, None)), PAUSE_IDLE)));
+        let file = files.data.get(certificates::key::TLS_CRT).map_or("", String::as_str);
+        let certificate = Certificate::of(cluster, secret_name, certificates::not_after(file), None);
+        let look_again = certificates::look_again_at_foreign(file, observed, kubernetes::now().0);
+        return Ok(Ok((Some(certificate), look_again.unwrap_or(PAUSE_IDLE))));
     };
     let mut state = seen.certificates.clone();
     if !cluster.paused {

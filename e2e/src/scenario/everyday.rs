@@ -226,12 +226,12 @@ fn namespaced(context: &Context) -> Result<String> {
             "starling-operator",
             &chart,
             "--reuse-values",
-            "--set",
+            "--set-json",
             &format!("watchNamespaces={namespaces}"),
         ])?;
         operator.kubectl(&["rollout", "status", "deployment/starling-operator", "--timeout=90s"])
     };
-    install(&format!("{{{}}}", kubernetes.namespace))?;
+    install(&json!([kubernetes.namespace]).to_string())?;
     ensure!(
         kubernetes.kubectl(&["get", "clusterrole", "starling-operator"]).is_err(),
         "it still has rights everywhere"
@@ -245,7 +245,8 @@ fn namespaced(context: &Context) -> Result<String> {
     }
     cluster.scale(4)?;
     cluster.wait_ready(4)?;
-    install("null")?;
+    install("[]")?;
+    kubernetes.kubectl(&["get", "clusterrole", "starling-operator"])?;
     cluster.scale(3)?;
     cluster.wait_ready(3)?;
     Ok(String::new())

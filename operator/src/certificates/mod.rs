@@ -170,10 +170,7 @@ pub fn step(asked: &Asked, state: &State, observed: &Observed, now: Timestamp) -
 /// When to look again: soon while servers load something, else when the next thing is due.
 pub fn look_again(asked: &Asked, state: &State, observed: &Observed, now: Timestamp) -> Duration {
     if !all_show(state, observed) {
-        // A server that never shows it, e.g. of an image that does not tell, is not asked all day long.
-        let issued = state.server.file(key::TLS_CRT).and_then(not_before);
-        let age = issued.map_or(Duration::ZERO, |issued| now.duration_since(issued).unsigned_abs());
-        return (age.saturating_sub(issue::CLOCK_SKEW) / 4).clamp(LOADING_PAUSE, LOADING_PAUSE_MAX);
+        return loading_pause(state.server.file(key::TLS_CRT).unwrap_or_default(), now);
     }
     let until = |end: Timestamp, before: Duration| {
         let due = end
@@ -188,6 +185,23 @@ pub fn look_again(asked: &Asked, state: &State, observed: &Observed, now: Timest
         (Some(_), Some(end)) => until(end, Duration::ZERO).min(renewal),
         _ => renewal,
     }
+}
+
+/// As [`look_again`] for a certificate that somebody else renews: `None` unless a server shows another one. Nothing
+/// reports when it has loaded the one in the Secret.
+pub fn look_again_at_foreign(certificate: &str, observed: &Observed, now: Timestamp) -> Option<Duration> {
+    let newest = not_after(certificate);
+    let mut shown = observed.servers.iter().filter(|server| !server.leaving);
+    shown
+        .any(|server| server.certificate_not_after.is_some_and(|end| Some(end) != newest))
+        .then(|| loading_pause(certificate, now))
+}
+
+/// A server that never shows a certificate, e.g. of an image that does not tell, is not asked all day long.
+fn loading_pause(certificate: &str, now: Timestamp) -> Duration {
+    let age =
+        not_before(certificate).map_or(Duration::ZERO, |issued| now.duration_since(issued).unsigned_abs());
+    (age.saturating_sub(issue::CLOCK_SKEW) / 4).clamp(LOADING_PAUSE, LOADING_PAUSE_MAX)
 }
 
 /// Pause while servers are to load a certificate.

@@ -158,6 +158,19 @@ fn servers_that_never_show_a_certificate_are_asked_less_and_less_often() {
 }
 
 #[test]
+fn a_certificate_that_somebody_else_renewed_is_looked_for_until_all_servers_show_it() {
+    let state = renew(&asked(), &State::default(), &showing(&[]), at(0)).expect("made").state;
+    let file = &state.server.data[key::TLS_CRT];
+    let pause = |shown: Option<Timestamp>| {
+        let servers = showing(&[not_after(file), shown]);
+        look_again_at_foreign(file, &servers, at(0)).map(|pause| pause.as_secs())
+    };
+    assert_eq!(pause(Some(at(7))), Some(2));
+    assert_eq!(pause(not_after(file)), None);
+    assert_eq!(pause(None), None, "it does not say");
+}
+
+#[test]
 fn an_authority_is_replaced_before_a_certificate_would_outlive_it() {
     let state = renew(&asked(), &State::default(), &showing(&[]), at(0)).expect("made").state;
     let step = |hours| step(&asked(), &state, &shown(&state), at(hours));
