@@ -4,6 +4,7 @@
 
 mod peers;
 
+pub(crate) use peers::signatures_by_inner;
 use peers::{Demanding, NobodyTrusted, Unverified};
 pub use peers::{Demands, RouteNames};
 
