@@ -143,6 +143,11 @@ impl Socket {
         matches!(self.tls.get(), Some(Some(tls)) if self.is_asking() || tls.lock().handshaking)
     }
 
+    /// Whether the peer may still choose between TLS and none.
+    pub fn is_undecided(&self) -> bool {
+        self.tls.get().is_none()
+    }
+
     fn is_asking(&self) -> bool {
         self.asking.load(Acquire) != ASKS_NOTHING
     }

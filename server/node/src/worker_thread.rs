@@ -135,6 +135,13 @@ struct Slot {
     ending: bool,
 }
 
+impl Slot {
+    fn end_handshake(&mut self) {
+        self.handshake_until_nanos = 0;
+        self.link.about.lock().tls = self.socket.with_tls(describe).unwrap_or_default();
+    }
+}
+
 impl WorkerThread {
     /// To be called in the thread that [`run`](Self::run)s it: a worker is not sent between threads.
     pub fn new(poll: Poll, number: usize, shared: Arc<Shared>, worker: Worker) -> WorkerThread {
@@ -269,6 +276,8 @@ impl WorkerThread {
             Ok(Some(read)) => {
                 let (filled, ending) = (read == size, slot.ending);
                 if slot.handshake_until_nanos != 0 {
+                    // whoever is asked about this client is told of its TLS
+                    slot.end_handshake();
                     // what waited for the handshake goes out first: what came may end the connection
                     self.worker.writable(token);
                 }
@@ -411,13 +420,12 @@ impl WorkerThread {
     fn check_handshakes(&mut self, now: u64) {
         for token in 0..self.sockets.len() as u32 {
             let Some(Some(slot)) = self.sockets.get_mut(token as usize) else { continue };
-            if slot.handshake_until_nanos == 0 {
+            // who may choose and said nothing yet has begun none
+            if slot.handshake_until_nanos == 0 || slot.socket.is_undecided() {
                 continue;
             }
             if !slot.socket.is_handshaking() {
-                slot.handshake_until_nanos = 0;
-                let tls = slot.socket.with_tls(describe).unwrap_or_default();
-                slot.link.about.lock().tls = tls;
+                slot.end_handshake();
             } else if now > slot.handshake_until_nanos {
                 tracing::error!("{} - TLS handshake error: timeout", slot.link.describe());
                 let progress = self.worker.close(token, CloseReason::TlsHandshakeError);

@@ -189,6 +189,33 @@ fn only_pinned_keys_are_let_in() {
     assert!(enter(&server, authority.roots(), None).is_err());
 }
 
+/// `/connz?auth=1` names who is behind a connection, and only there.
+#[test]
+fn a_clients_certificate_is_shown_to_who_asks_for_identities() {
+    let authority = Authority::new("authority");
+    let mounted = Mounted::new("shown");
+    let (cert, key) = authority.sign("localhost", 2040);
+    mounted.put(&[("tls.crt", &cert), ("tls.key", &key), ("ca.crt", &authority.pem())]);
+    let server = start(&mounted.tls("verify: true"));
+    let client = authority.sign("client", 2040);
+    let der = CertificateDer::from_pem_slice(client.0.as_bytes()).unwrap();
+    let facts = accounts::CertificateFacts::from_der(&der).unwrap();
+    let _open = enter(&server, authority.roots(), Some(&client)).unwrap();
+    let connz = |query: &str| {
+        let answer = monitor::respond(server.monitor().as_ref(), "", "/connz", query);
+        let value: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        value["connections"][0].clone()
+    };
+    let expected = serde_json::json!([{
+        "subject": facts.subject,
+        "spki_sha256": facts.key_sha256,
+        "cert_sha256": facts.certificate_sha256,
+    }]);
+    assert_eq!(connz("auth=1")["tls_peer_certs"], expected);
+    assert_eq!(connz("")["tls_version"], "1.3");
+    assert!(connz("").get("tls_peer_certs").is_none());
+}
+
 #[test]
 fn with_auto_a_client_may_begin_with_tls_or_wait_for_info() {
     let authority = Authority::new("authority");
@@ -238,6 +265,35 @@ fn routes_show_certificates_with_a_name_of_a_known_route_or_of_the_user() {
 }
 
 /// Of two names that nobody chose the greater one stays, whichever server it belongs to: so several times.
+/// A client that may choose takes its time to begin, and then has as long for its handshake as all others.
+#[test]
+fn who_chooses_tls_late_is_known_and_timed_as_others() {
+    let authority = Authority::new("authority");
+    let mounted = Mounted::new("late");
+    let (cert, key) = authority.sign("localhost", 2040);
+    mounted.put(&[("tls.crt", &cert), ("tls.key", &key), ("ca.crt", &authority.pem())]);
+    let server = start(&format!("allow_non_tls: true\n{}", mounted.tls("timeout: 1.5")));
+    let begin_late = || {
+        let mut stream = dial(&server);
+        line(&mut stream).unwrap();
+        // the server has looked at its handshakes meanwhile
+        std::thread::sleep(Duration::from_millis(400));
+        stream
+    };
+    let mut open = secured(begin_late(), authority.roots(), None);
+    ping(&mut open).unwrap();
+    let connz = monitor::respond(server.monitor().as_ref(), "", "/connz", "");
+    let connz: serde_json::Value = serde_json::from_slice(&connz.body).unwrap();
+    assert_eq!(connz["connections"][0]["tls_version"], "1.3");
+    let mut stalled = begin_late();
+    stalled.write_all(&[0x16, 3, 1]).unwrap();
+    let begun = Instant::now();
+    // up to the end: TLS says goodbye first
+    let _ = stalled.read_to_end(&mut Vec::new());
+    assert!(begun.elapsed() < PATIENCE / 2, "cut off in time");
+    ping(&mut open).unwrap();
+}
+
 #[test]
 fn servers_without_a_cluster_name_agree_on_one_over_tls() {
     let authority = Authority::new("authority");
