@@ -145,6 +145,14 @@ pub struct Imports {
     pub services: Vec<ServiceImport>,
 }
 
+impl Imports {
+    /// When the first of the activation tokens expires that these needed, in seconds since 1970.
+    pub(crate) fn expires_seconds(&self) -> Option<i64> {
+        let streams = self.streams.iter().filter_map(|import| import.expires_seconds);
+        streams.chain(self.services.iter().filter_map(|import| import.expires_seconds)).min()
+    }
+}
+
 /// How a subject on one side of an import becomes the one on the other side.
 #[derive(Clone, Debug)]
 pub enum Rewrite {

@@ -189,6 +189,12 @@ impl Directory {
         self.take_out(key).then(|| Change::Deleted { key: key.to_owned() })
     }
 
+    /// Accounts whose tokens have expired, as [`Request::List`] leaves them out.
+    pub fn expired(&self, now_seconds: i64) -> Vec<String> {
+        let gone = |stored: &Stored| stored.expires > 0 && stored.expires < now_seconds;
+        self.tokens.iter().filter(|(_, stored)| gone(stored)).map(|(key, _)| key.clone()).collect()
+    }
+
     /// Hash of all tokens: the payload of the [`Request::Pack`] to be sent every so often.
     pub fn hash(&self) -> [u8; 32] {
         self.hash

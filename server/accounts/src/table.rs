@@ -194,6 +194,8 @@ pub struct Table {
     anonymous: bool,
     trust: Option<Trust>,
     claims: HashMap<String, (Arc<str>, Arc<AccountClaims>)>,
+    /// When the first activation of an import expires.
+    activation_expires_seconds: Option<i64>,
     notes: Vec<String>,
 }
 
@@ -255,6 +257,20 @@ impl Table {
     /// See [`Table::new`].
     pub fn without_account(&self, name: &str, now_unix_nanos: u64) -> Result<Table, crate::Error> {
         build::without_account(self, name, now_unix_nanos)
+    }
+
+    /// When the first of the activation tokens expires by which accounts import, in seconds since 1970:
+    /// [`Table::without_expired`] is due then.
+    pub fn activation_expires_seconds(&self) -> Option<i64> {
+        self.activation_expires_seconds
+    }
+
+    /// Operator mode: the table without the imports whose activation tokens have expired; `None` when none has.
+    ///
+    /// # Errors
+    /// See [`Table::new`].
+    pub fn without_expired(&self, now_unix_nanos: u64) -> Result<Option<Table>, crate::Error> {
+        build::without_expired(self, now_unix_nanos)
     }
 
     /// What was left out and why, for the log.

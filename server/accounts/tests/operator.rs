@@ -478,6 +478,28 @@ fn activation_tokens_open_private_exports() {
 }
 
 #[test]
+fn imports_end_when_their_activation_expires_unless_it_was_renewed() {
+    let exchange = Exchange::new();
+    let importer = exchange.importer.public_key();
+    let until = |end: i64| {
+        let token = exchange.activation(&exchange.world.account, json!({}), json!({"exp": end}));
+        json!({"limits": limits(), "imports": [exchange.import(token)]})
+    };
+    let token = |nats| mint(&exchange.world.operator, &importer, "account", nats, json!({}));
+    let streams =
+        |table: &Table| table.account(table.find(&importer).unwrap()).unwrap().imports.streams.len();
+    let tokens = vec![token(until(NOW + 100)), exchange.exporter(json!({}))];
+    let table = Table::new(exchange.world.source(tokens), nanos(NOW)).unwrap();
+    assert_eq!(table.activation_expires_seconds(), Some(NOW + 100));
+    assert!(table.without_expired(nanos(NOW + 99) + 999_999_999).unwrap().is_none(), "a moment before");
+    let ended = table.without_expired(nanos(NOW + 100)).unwrap().unwrap();
+    assert_eq!((streams(&table), streams(&ended), ended.activation_expires_seconds()), (1, 0, None));
+    let renewed = table.with_account(&token(until(NOW + 200)), nanos(NOW + 50)).unwrap();
+    assert!(renewed.without_expired(nanos(NOW + 100)).unwrap().is_none());
+    assert_eq!(streams(&renewed), 1);
+}
+
+#[test]
 fn services_may_belong_to_the_account_in_their_subject() {
     let exchange = Exchange::new();
     let import = |subject: String| {

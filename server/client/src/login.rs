@@ -4,7 +4,7 @@
 //! hash takes tens of milliseconds, in which a worker moves a million messages.
 
 use accounts::callout::Answered;
-use accounts::{AuthError, CertificateNames, ConnectionType, Credentials, Identity, Peer, Table};
+use accounts::{AuthError, CertificateNames, ConnectionType, Credentials, Identity, Peer, Reason, Table};
 use broker::Link;
 use std::sync::Arc;
 use wire::info::Connect;
@@ -94,6 +94,8 @@ impl Question {
         }
         match self.verdict() {
             Err(AuthError::AccountNeeded(_) | AuthError::Callout(_)) => Err(self),
+            // there may be a newer token of the account
+            Err(AuthError::Refused(Reason::AccountExpired)) => Err(self),
             identity => Ok(self.with_verdict(identity)),
         }
     }

@@ -440,6 +440,9 @@ impl Shared {
         let Some((changed, recheck)) = change(&table) else { return };
         *table = Arc::new(changed);
         self.share(&table);
+        if let Some(resolver) = self.resolver.get() {
+            resolver.watch_activations(self, &table);
+        }
         let settings = Arc::new(engine_settings(&self.settings(), &table));
         // under the lock: workers must hear of two tables in their order
         self.broker.broadcast(|| Command::Other(Box::new(Reconfigure(settings.clone(), recheck.clone()))));

@@ -5,8 +5,8 @@ mod support;
 
 use nkeys::KeyPair;
 use serde_json::json;
-use std::time::Duration;
-use support::{Peer, World, eventually, now_seconds, settings, sign_text, start, user_token};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use support::{Peer, World, eventually, mint, now_seconds, settings, sign_text, start, user_token};
 
 const VIOLATION: &str = "-ERR 'Authorization Violation'\r\n";
 
@@ -166,4 +166,65 @@ fn an_account_uses_the_service_and_the_stream_that_another_one_exports() {
     let reply = request.split(' ').nth(3).unwrap();
     serving.send(format!("PUB {reply} 1\r\n!\r\n"));
     assert_eq!(asking.until("!\r\n"), "MSG answers 2 1\r\n!\r\n");
+}
+
+/// A token of `exporter` that lets `importer` import a subject, until then in seconds since 1970.
+fn activation(exporter: &KeyPair, importer: &KeyPair, subject: &str, kind: &str, until: i64) -> String {
+    let nats = json!({"subject": subject, "kind": kind});
+    mint(exporter, &importer.public_key(), "activation", nats, json!({"exp": until}))
+}
+
+#[test]
+fn imports_end_when_the_activation_expires_that_let_them_in() {
+    let (world, importer, user) = (World::default(), KeyPair::new_account(), KeyPair::new_user());
+    let exports = json!({"exports": [
+        {"name": "svc", "subject": "svc", "type": "service", "token_req": true},
+        {"name": "news", "subject": "news.>", "type": "stream", "token_req": true},
+        {"name": "sport", "subject": "sport", "type": "stream", "token_req": true}
+    ]});
+    let from = world.account.public_key();
+    let end = now_seconds() + 3;
+    let token = |subject, kind, until| activation(&world.account, &importer, subject, kind, until);
+    let imports = json!({"imports": [
+        {"name": "svc", "subject": "svc", "account": from, "type": "service", "token": token("svc", "service", end)},
+        {"name": "news", "subject": "news.>", "account": from, "type": "stream",
+         "token": token("news.>", "stream", end)},
+        {"name": "sport", "subject": "sport", "account": from, "type": "stream",
+         "token": token("sport", "stream", end + 60)}
+    ]});
+    let tokens = (world.account_token(exports), world.account_token_of(&importer, imports, json!({})));
+    let server = start(&world.config("MEMORY", &[(&world.account, &tokens.0), (&importer, &tokens.1)]));
+    let mut asking = Peer::new(&server);
+    asking.connect(json!({
+        "jwt": user_token(&importer, &user, json!({}), json!({})), "sig": sign_text(&user, &asking.nonce),
+        "no_responders": true
+    }));
+    asking.until("PONG\r\n");
+    asking.send("SUB news.> 1\r\nSUB sport 2\r\nSUB answers 3\r\n");
+    asking.sync();
+    let mut serving = Peer::new(&server);
+    serving.login(&world.user_token(json!({}), json!({})), &world.user);
+    serving.until("PONG\r\n");
+    serving.send("SUB svc 1\r\n");
+    serving.sync();
+    // the server asks for a sign of life at any time
+    let sync = |peer: &mut Peer| peer.sync().replace("PING\r\n", "");
+    let mut exchange = |marker: &str| {
+        serving.send(format!("PUB news.a 1\r\n{marker}\r\nPUB sport 1\r\n{marker}\r\n"));
+        sync(&mut serving);
+        let heard = sync(&mut asking);
+        asking.send(format!("PUB svc answers 1\r\n{marker}\r\n"));
+        (heard, sync(&mut asking), sync(&mut serving))
+    };
+    let (heard, _, asked) = exchange("a");
+    assert!(now_seconds() < end, "the machine is too slow for this test");
+    assert_eq!(heard, "MSG news.a 1 1\r\na\r\nMSG sport 2 1\r\na\r\nPONG\r\n");
+    assert!(asked.starts_with("HMSG svc 1 _R_."), "{asked}");
+    let left =
+        Duration::from_secs(end as u64).saturating_sub(SystemTime::now().duration_since(UNIX_EPOCH).unwrap());
+    std::thread::sleep(left + Duration::from_millis(300));
+    let (heard, told, asked) = exchange("b");
+    assert_eq!(heard, "MSG sport 2 1\r\nb\r\nPONG\r\n", "the other import stays");
+    assert!(told.starts_with("HMSG answers 3 "), "nobody answers any more: {told}");
+    assert_eq!(asked, "PONG\r\n");
 }

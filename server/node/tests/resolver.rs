@@ -5,9 +5,11 @@ mod support;
 use nkeys::KeyPair;
 use node::Server;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use support::{Peer, World, eventually, mint, now_seconds, settings, start, user_token};
 
 struct Folder(PathBuf);
@@ -21,6 +23,14 @@ impl Folder {
 
     fn full(&self, more: &str) -> String {
         format!("{{ type: full, dir: {:?}, {more} }}", self.0.display().to_string())
+    }
+
+    fn cache(&self, more: &str) -> String {
+        format!("{{ type: cache, dir: {:?}, {more} }}", self.0.display().to_string())
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.join(name)).unwrap_or_default()
     }
 
     fn has(&self, name: &str) -> bool {
@@ -168,6 +178,93 @@ fn servers_of_a_cluster_come_to_hold_the_same_tokens() {
     drop((second, first));
 }
 
+/// A server whose resolver is this, in a cluster with the one that listens for routes at `port`.
+fn join(world: &World, resolver: &str, port: Option<u16>) -> Server {
+    let routes = port.map_or_else(String::new, |port| format!("\"nats-route://127.0.0.1:{port}\""));
+    let config = world.config(resolver, &[]);
+    let server = start(&format!(
+        "{config}\ncluster {{ name: c, listen: \"127.0.0.1:-1\", no_advertise: true, routes: [{routes}] }}"
+    ));
+    if port.is_some() {
+        eventually("the servers are joined", || server.monitor().varz().remotes == 1);
+    }
+    server
+}
+
+#[test]
+fn a_cache_fetches_what_is_used_keeps_the_newest_and_hears_of_updates() {
+    let world = World::default();
+    let (all, some) = (Folder::new("all"), Folder::new("some"));
+    let full = join(&world, &all.full(""), None);
+    let accounts = [KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_account()];
+    let mut admin = Administrator::new(&world, &full);
+    for account in &accounts {
+        let token = world.account_token_of(account, json!({}), json!({}));
+        assert_eq!(admin.ask_document("$SYS.REQ.CLAIMS.UPDATE", &token)["data"]["code"], 200);
+    }
+    let port = full.monitor().varz().cluster.cluster_port;
+    let cache = join(&world, &some.cache("limit: 3"), Some(port));
+    let file = |account: &KeyPair| format!("{}.jwt", account.public_key());
+    let [first, second, third] = &accounts;
+    assert!(!lets_in(&cache, &KeyPair::new_account()), "nobody has this account");
+    eventually("its token is fetched from the server that has all", || lets_in(&cache, first));
+    let mut inside = Peer::new(&cache);
+    let user = KeyPair::new_user();
+    inside.login(&user_token(first, &user, json!({}), json!({})), &user);
+    inside.until("PONG\r\n");
+    assert!(lets_in(&cache, second));
+    assert!([first, second, &world.system].iter().all(|account| some.has(&file(account))));
+    assert!(lets_in(&cache, third), "there is place for it, because another one goes");
+    assert!([first, second, third].iter().all(|account| some.has(&file(account))));
+    assert!(!some.has(&file(&world.system)), "it was unused for longest");
+    // what is not used here is not kept here
+    let token = world.account_token(json!({}));
+    assert_eq!(admin.ask_document("$SYS.REQ.CLAIMS.UPDATE", &token)["data"]["code"], 200);
+    eventually("the full directory has it", || all.has(&file(&world.account)));
+    let token = world.account_token_of(first, json!({"revocations": {"*": now_seconds() + 60}}), json!({}));
+    let mut admin = Administrator::new(&world, &full);
+    assert_eq!(admin.ask_document("$SYS.REQ.CLAIMS.UPDATE", &token)["data"]["code"], 200);
+    assert!(inside.until_closed().ends_with("-ERR 'User Authentication Revoked'\r\n"));
+    assert!(!lets_in(&cache, first));
+    assert_eq!(some.read(&file(first)), token, "an update takes nobody's place");
+    assert!([second, third].iter().all(|account| some.has(&file(account))));
+    assert!(!some.has(&file(&world.account)));
+}
+
+#[test]
+fn a_cache_forgets_what_nobody_asks_for_and_a_full_directory_what_has_expired() {
+    let world = World::default();
+    let (all, some) = (Folder::new("ttl-all"), Folder::new("ttl-some"));
+    let old = world.account_token_of(&KeyPair::new_account(), json!({}), json!({"exp": now_seconds() - 5}));
+    let full = join(&world, &all.full(""), None);
+    let mut admin = Administrator::new(&world, &full);
+    let token = world.account_token(json!({}));
+    assert_eq!(admin.ask_document("$SYS.REQ.CLAIMS.UPDATE", &token)["data"]["code"], 200);
+    let port = full.monitor().varz().cluster.cluster_port;
+    let name = format!("{}.jwt", world.account.public_key());
+    for _ in 0..2 {
+        let cache = join(&world, &some.cache("ttl: \"1s\""), Some(port));
+        assert!(!some.has(&name));
+        eventually("a login fetches it", || lets_in(&cache, &world.account));
+        assert_eq!(some.read(&name), token);
+        eventually("it goes without being asked for", || !some.has(&name));
+        assert!(lets_in(&cache, &world.account), "an account in use stays");
+    }
+    drop((admin, full));
+    let expired = format!("{}.jwt", jwt_subject(&old));
+    std::fs::write(all.0.join(&expired), &old).unwrap();
+    let full = join(&world, &all.full(""), None);
+    eventually("the file of an expired token goes", || !all.has(&expired));
+    assert!(all.has(&name));
+    drop(full);
+}
+
+fn jwt_subject(token: &str) -> String {
+    let body = token.split('.').nth(1).unwrap();
+    let claims = data_encoding::BASE64URL_NOPAD.decode(body.as_bytes()).unwrap();
+    serde_json::from_slice::<Value>(&claims).unwrap()["sub"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn a_server_with_tokens_in_memory_takes_pushed_ones_for_accounts_in_use() {
     let world = World::default();
@@ -183,7 +280,7 @@ fn a_server_with_tokens_in_memory_takes_pushed_ones_for_accounts_in_use() {
 }
 
 /// A web server that has these files, each under its path, for as long as the test runs.
-fn serve(files: Vec<(String, String)>) -> u16 {
+fn serve(files: Arc<Mutex<HashMap<String, String>>>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -198,10 +295,11 @@ fn serve(files: Vec<(String, String)>) -> u16 {
                 request += "\n";
             }
             let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-            let found = files.iter().find(|(name, _)| *name == path);
+            let files = files.lock().unwrap();
+            let found = files.get(&path);
             let is_user = request.to_ascii_lowercase().contains("authorization: basic dtpw\n".trim_end());
             let (status, body) = match found {
-                Some((_, body)) if is_user => ("200 OK", body.as_str()),
+                Some(body) if is_user => ("200 OK", body.as_str()),
                 _ => ("404 Not Found", "no"),
             };
             let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -214,12 +312,16 @@ fn serve(files: Vec<(String, String)>) -> u16 {
 fn tokens_come_from_a_web_server() {
     let world = World::default();
     let (key, system) = (world.account.public_key(), world.system.public_key());
-    let files = vec![
+    let end = now_seconds() + 3;
+    let files = Arc::new(Mutex::new(HashMap::from([
         ("/jwt/v1/accounts/".to_owned(), String::new()),
-        (format!("/jwt/v1/accounts/{key}"), world.account_token(json!({}))),
+        (
+            format!("/jwt/v1/accounts/{key}"),
+            world.account_token_of(&world.account, json!({}), json!({"exp": end})),
+        ),
         (format!("/jwt/v1/accounts/{system}"), world.system_token()),
-    ];
-    let port = serve(files);
+    ])));
+    let port = serve(files.clone());
     let config = |path: &str| {
         let operator = world.operator_token();
         format!("operator: {operator}\nresolver: URL(http://u:p@127.0.0.1:{port}{path})\n")
@@ -228,6 +330,10 @@ fn tokens_come_from_a_web_server() {
     assert!(lets_in(&server, &world.account));
     assert!(lets_in(&server, &world.system));
     assert!(!lets_in(&server, &KeyPair::new_account()));
+    eventually("the token expires", || now_seconds() >= end);
+    assert!(!lets_in(&server, &world.account));
+    files.lock().unwrap().insert(format!("/jwt/v1/accounts/{key}"), world.account_token(json!({})));
+    assert!(lets_in(&server, &world.account), "there is a newer token");
     let refused = Server::start(settings(&config("/elsewhere")));
     assert!(refused.is_err_and(|error| error.to_string().contains("404")), "nobody is home");
 }

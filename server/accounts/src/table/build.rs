@@ -78,6 +78,17 @@ pub(super) fn without_account(table: &Table, name: &str, now_unix_nanos: u64) ->
     assemble(table.source.clone(), Some(table), trust, tokens, Vec::new(), now_seconds)
 }
 
+/// The table without imports whose activation has expired; `None` when none has.
+pub(super) fn without_expired(table: &Table, now_unix_nanos: u64) -> Result<Option<Table>, Error> {
+    let now_seconds = (now_unix_nanos / 1_000_000_000) as i64;
+    if table.activation_expires_seconds.is_none_or(|expires| expires > now_seconds) {
+        return Ok(None);
+    }
+    let trust = trusted::trust(&table.source, now_seconds)?;
+    let (source, tokens) = (table.source.clone(), table.claims.clone());
+    assemble(source, Some(table), trust, tokens, Vec::new(), now_seconds).map(Some)
+}
+
 fn assemble(
     source: Arc<AccountsSource>,
     previous: Option<&Table>,
@@ -121,6 +132,7 @@ fn assemble(
         }));
     }
     let mut table = Table {
+        activation_expires_seconds: accounts.iter().filter_map(|a| a.imports.expires_seconds()).min(),
         accounts,
         by_name,
         system_account,

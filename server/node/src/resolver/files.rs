@@ -5,10 +5,16 @@
 
 use super::Error;
 use crate::worker_thread::{now_nanos, wall_nanos};
+use accounts::jwt;
 use accounts::resolver::{Answer, Change, Directory, DirectorySettings, Request};
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often tokens that are over are looked for, at most and at least.
+const SWEEP_PERIOD: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
 /// A folder of tokens.
 pub struct Files {
@@ -101,17 +107,25 @@ impl Files {
 
     /// Answers a request and keeps what it changes.
     pub fn handle_request(&mut self, request: &Request, payload: &[u8]) -> Answer {
-        if matches!(request, Request::Update(_)) {
-            self.make_room();
+        if let Request::Update(_) = request
+            && let Some(claims) =
+                std::str::from_utf8(payload).ok().and_then(|text| jwt::account(text.trim()).ok())
+        {
+            self.make_room(&claims.subject);
         }
-        let answer = self.directory.handle_request(request, payload, (wall_nanos() / 1_000_000_000) as i64);
+        let answer = self.directory.handle_request(request, payload, wall_seconds());
         self.keep(&answer.changes);
         answer
     }
 
-    /// Takes in tokens of another server, or of the configuration.
+    /// Keeps a token that was fetched, or that the configuration has.
+    pub fn store(&mut self, key: &str, token: &str) {
+        self.make_room(key);
+        self.handle_pack(format!("{key}|{token}").as_bytes());
+    }
+
+    /// Takes in tokens of another server.
     pub fn handle_pack(&mut self, message: &[u8]) -> Vec<Change> {
-        self.make_room();
         let (changes, result) = self.directory.handle_pack(message);
         self.keep(&changes);
         if let Err(error) = result {
@@ -121,14 +135,42 @@ impl Files {
     }
 
     fn forget(&mut self, key: &str) {
-        if let Some(change) = self.directory.evict(key) {
-            self.keep(&[change]);
+        if self.directory.evict(key).is_none() {
+            return;
+        }
+        if let Some(cache) = &mut self.cache {
+            cache.used_nanos.remove(key);
+        }
+        self.complain(std::fs::remove_file(self.file(key)));
+    }
+
+    /// How often [`sweep`](Self::sweep) is due (nats-server: twice in a time to live, at least every minute).
+    pub fn sweep_period(&self) -> Duration {
+        let ttl_nanos = self.cache.as_ref().and_then(|cache| cache.ttl_nanos);
+        let half = ttl_nanos.map_or(*SWEEP_PERIOD.end(), |nanos| Duration::from_nanos(nanos / 2));
+        half.clamp(*SWEEP_PERIOD.start(), *SWEEP_PERIOD.end())
+    }
+
+    /// Removes the files of tokens that are over: in a cache with a time to live those that nobody used for so long,
+    /// otherwise those that have expired. Accounts in use stay in use.
+    pub fn sweep(&mut self) {
+        let now = now_nanos();
+        let over: Vec<String> = match self.cache.as_ref().and_then(|cache| Some((cache, cache.ttl_nanos?))) {
+            Some((cache, ttl)) => {
+                let unused = cache.used_nanos.iter().filter(|(_, used)| now.saturating_sub(**used) > ttl);
+                unused.map(|(key, _)| key.clone()).collect()
+            }
+            None => self.directory.expired(wall_seconds()),
+        };
+        for key in over {
+            self.forget(&key);
         }
     }
 
-    fn make_room(&mut self) {
+    /// Before a token of this account comes: the one unused for longest goes if there is no place.
+    fn make_room(&mut self, key: &str) {
         let Some(cache) = &self.cache else { return };
-        if self.directory.len() < cache.tokens_max.max(1) {
+        if self.directory.token(key).is_some() || self.directory.len() < cache.tokens_max.max(1) {
             return;
         }
         let oldest = cache.used_nanos.iter().min_by_key(|(_, used)| **used).map(|(key, _)| key.clone());
@@ -153,28 +195,40 @@ impl Files {
                     self.delete(key)
                 }
             };
-            if let Err(error) = result {
-                tracing::error!(
-                    "the folder of account tokens {} cannot be changed: {error}",
-                    self.path.display()
-                );
-            }
+            self.complain(result);
         }
     }
 
+    fn complain(&self, result: std::io::Result<()>) {
+        if let Err(error) = result {
+            tracing::error!(
+                "the folder of account tokens {} cannot be changed: {error}",
+                self.path.display()
+            );
+        }
+    }
+
+    /// The name of a key, checked by the directory: it cannot lead out of the folder.
+    fn file(&self, key: &str) -> PathBuf {
+        self.path.join(format!("{key}.jwt"))
+    }
+
     fn write(&self, key: &str, token: &str) -> std::io::Result<()> {
-        // the name of a key, checked by the directory: it cannot lead out of the folder
         let temporary = self.path.join(format!(".{key}.new"));
         std::fs::write(&temporary, token)?;
         std::fs::File::open(&temporary)?.sync_all()?;
-        std::fs::rename(&temporary, self.path.join(format!("{key}.jwt")))
+        std::fs::rename(&temporary, self.file(key))
     }
 
     fn delete(&self, key: &str) -> std::io::Result<()> {
-        let file = self.path.join(format!("{key}.jwt"));
+        let file = self.file(key);
         match self.hard_delete || self.cache.is_some() {
             true => std::fs::remove_file(file),
             false => std::fs::rename(&file, self.path.join(format!("{key}.jwt.deleted"))),
         }
     }
+}
+
+fn wall_seconds() -> i64 {
+    (wall_nanos() / 1_000_000_000) as i64
 }

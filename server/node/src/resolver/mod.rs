@@ -3,6 +3,7 @@
 //! Owns the store of tokens and which of them the table is told of: an account comes into the table when somebody
 //! logs in to it, with the accounts that it imports from. Never judges a token: that is the `accounts` room's.
 
+mod activations;
 mod files;
 mod services;
 mod web;
@@ -13,7 +14,8 @@ use crate::shared::Shared;
 use crate::worker_thread::wall_nanos;
 use accounts::jwt;
 use accounts::resolver::DirectorySettings;
-use accounts::{AuthError, Table};
+use accounts::{AuthError, Reason, Table};
+use activations::Activations;
 use broker::mailbox::Command;
 use client::Question;
 use config::Settings;
@@ -79,6 +81,8 @@ pub struct Resolver {
     fetching: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
     /// Tokens that were fetched and are not in the table yet.
     fetched: Mutex<Vec<Arc<str>>>,
+    /// Ends imports whose activation expires.
+    activations: Activations,
 }
 
 impl Resolver {
@@ -131,7 +135,7 @@ impl Resolver {
                 Store::Memory(tokens) | Store::Web(_, tokens) => {
                     drop(tokens.insert(key.clone(), text.as_str().into()));
                 }
-                Store::Files(files) => drop(files.handle_pack(format!("{key}|{text}").as_bytes())),
+                Store::Files(files) => files.store(key, text),
             }
         }
         let store = Mutex::new(store);
@@ -141,6 +145,7 @@ impl Resolver {
             sync_period,
             fetching: Mutex::default(),
             fetched: Mutex::default(),
+            activations: Activations::default(),
             sent: AtomicU64::new(0),
         }))
     }
@@ -170,7 +175,7 @@ impl Resolver {
 
     /// A token, wherever it has to be fetched from.
     async fn fetch(&self, shared: &Shared, account: &str) -> Option<Arc<str>> {
-        if let Some(token) = self.stored(account) {
+        if let Some(token) = self.stored(account).filter(|text| !is_expired(text)) {
             return Some(token);
         }
         let web = match &*self.store.lock() {
@@ -184,9 +189,9 @@ impl Resolver {
         }
         let token = services::ask_others(shared, account, self.timeout).await?;
         if let Store::Files(files) = &mut *self.store.lock() {
-            files.handle_pack(format!("{account}|{token}").as_bytes());
+            files.store(account, &token);
         }
-        self.stored(account)
+        self.stored(account).filter(|text| !is_expired(text))
     }
 
     /// Puts an account into the table, with those that it imports from. Whether that worked is seen by asking the
@@ -226,6 +231,12 @@ impl Resolver {
             shared.change_table(|table| with_tokens(table, &tokens).map(|table| (table, Recheck::Nobody)));
         }
     }
+}
+
+/// Whether an account's token has expired. One that cannot be read has not.
+fn is_expired(text: &str) -> bool {
+    let now_seconds = (wall_nanos() / 1_000_000_000) as i64;
+    jwt::account(text).is_ok_and(|claims| claims.expires > 0 && claims.expires <= now_seconds)
 }
 
 /// `table` with these tokens, as far as they are valid; `None` when none is.
@@ -342,6 +353,9 @@ pub fn spawn(shared: &Arc<Shared>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name("accounts".into());
     services::start(shared);
+    if let Some(resolver) = shared.resolver.get() {
+        resolver.activations.start(shared);
+    }
     let shared = Arc::downgrade(shared);
     thread.spawn(move || tokio::task::LocalSet::new().block_on(&runtime, serve(shared, questions)))?;
     Ok(())
@@ -369,12 +383,25 @@ async fn decide(shared: &Shared, (mut question, mut known): Asked) {
             }
             verdict => verdict,
         };
-        match (verdict, shared.resolver.get()) {
-            (Err(AuthError::AccountNeeded(account)), Some(resolver)) if tried.insert(account.clone()) => {
+        match (wanted(&verdict, &question), shared.resolver.get()) {
+            (Some(account), Some(resolver)) if tried.insert(account.clone()) => {
                 resolver.add(shared, &account).await;
             }
-            (verdict, _) => return answer(question, verdict),
+            _ => return answer(question, verdict),
         }
+    }
+}
+
+/// The account of which a token, or a newer one, might change the verdict.
+fn wanted(verdict: &Verdict, question: &Question) -> Option<String> {
+    match verdict {
+        Err(AuthError::AccountNeeded(account)) => Some(account.clone()),
+        Err(AuthError::Refused(Reason::AccountExpired)) => {
+            let claims = jwt::user(&question.connect.jwt).ok()?;
+            let issuer_account = claims.nats.issuer_account;
+            Some(if issuer_account.is_empty() { claims.issuer } else { issuer_account })
+        }
+        _ => None,
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
         }
         return;
     };
+    sweep(&client, Arc::downgrade(shared), Duration::ZERO);
     for subject in Request::SUBJECTS {
         let between_servers = subject == PACK || subject.ends_with(".LOOKUP");
         if is_full || !between_servers {
@@ -233,6 +234,24 @@ fn schedule(client: &InternalClient, shared: Weak<Shared>, inbox: String, wait: 
         let period = resolver.sync_period;
         drop(server);
         schedule(&again, shared, inbox, period);
+    });
+}
+
+/// Removes what is over every so often.
+fn sweep(client: &InternalClient, shared: Weak<Shared>, wait: Duration) {
+    let again = client.clone();
+    client.internal().at(now_nanos() + wait.as_nanos() as u64, move |_| {
+        let Some(server) = shared.upgrade() else { return };
+        let Some(resolver) = server.resolver.get() else { return };
+        let period = match &mut *resolver.store.lock() {
+            Store::Files(files) => {
+                files.sweep();
+                files.sweep_period()
+            }
+            Store::Memory(_) | Store::Web(..) => return,
+        };
+        drop(server);
+        sweep(&again, shared, period);
     });
 }
 
