@@ -363,17 +363,20 @@ where
         }
     }
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch(&name, &parameters, &Patch::Apply(&desired)).await {
-        // An entry of a list that somebody changed is theirs by its new key and may not stand beside ours: a Service
-        // with two ports of one name. So lists are put back as a whole first.
-        Err(kube::Error::Api(status)) if status.code == 422 && exists => {
-            let whole =
-                PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-            api.patch(&name, &whole, &Patch::Merge(&desired)).await.map_err(refuse)?;
-            api.patch(&name, &parameters, &Patch::Apply(&desired)).await.map(drop).map_err(refuse)
-        }
-        result => result.map(drop).map_err(refuse),
+    let applied = api.patch(&name, &parameters, &Patch::Apply(&desired)).await;
+    // An entry that somebody put into a list of ours is theirs by its key: apply leaves it there, or is refused where it
+    // may not stand beside ours, as two ports of one name in a Service. So lists are put back as a whole.
+    let in_the_way = match &applied {
+        Ok(found) => has_more(&serde_json::to_value(found).unwrap_or_default(), &desired),
+        Err(kube::Error::Api(status)) => status.code == 422,
+        Err(_) => false,
+    };
+    if !(exists && in_the_way) {
+        return applied.map(drop).map_err(refuse);
     }
+    let whole = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch(&name, &whole, &Patch::Merge(&desired)).await.map_err(refuse)?;
+    api.patch(&name, &parameters, &Patch::Apply(&desired)).await.map(drop).map_err(refuse)
 }
 
 async fn remove<K>(client: &Client, cluster: &Cluster, name: &str) -> Result<(), ApplyError>
@@ -417,7 +420,20 @@ fn hash(value: &Value) -> String {
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether everything that we want is there. What others added is theirs.
+/// Whether a list that we want has entries that we do not want.
+fn has_more(existing: &Value, desired: &Value) -> bool {
+    match (existing, desired) {
+        (Value::Object(existing), Value::Object(desired)) => {
+            desired.iter().any(|(key, value)| existing.get(key).is_some_and(|found| has_more(found, value)))
+        }
+        (Value::Array(existing), Value::Array(desired)) => {
+            existing.len() > desired.len() || existing.iter().zip(desired).any(|(e, d)| has_more(e, d))
+        }
+        _ => false,
+    }
+}
+
+/// Whether everything that we want is there, and in our lists nothing else. Other fields are others'.
 fn covers(existing: &Value, desired: &Value) -> bool {
     match (existing, desired) {
         (Value::Object(existing), Value::Object(desired)) => desired.iter().all(|(key, value)| {

@@ -5,6 +5,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::header::CONTENT_TYPE;
 use http::{Method, Request, Response, StatusCode};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -28,6 +29,8 @@ struct Script {
     unknown_kind: Arc<Mutex<bool>>,
     /// Refuses so many writes as invalid.
     invalid: Arc<Mutex<u32>>,
+    /// Somebody's entry in a Service's ports, which apply leaves there.
+    port: Arc<Mutex<Option<Value>>>,
 }
 
 impl Script {
@@ -39,6 +42,11 @@ impl Script {
                 let (parts, body) = request.into_parts();
                 let body = body.collect_bytes().await.expect("body");
                 let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+                let kind =
+                    parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+                if kind.starts_with("application/merge-patch") {
+                    script.port.lock().expect("lock").take();
+                }
                 send.send_response(script.answer(&parts.method, parts.uri.path(), body));
             }
         });
@@ -61,8 +69,12 @@ impl Script {
                 (StatusCode::UNPROCESSABLE_ENTITY, failure(422, "Invalid"))
             }
             Method::PATCH => {
-                objects.insert(path.to_owned(), body.clone());
-                (StatusCode::OK, body)
+                let mut stored = body;
+                if let Some(ports) = stored["spec"]["ports"].as_array_mut() {
+                    ports.extend(self.port.lock().expect("lock").clone());
+                }
+                objects.insert(path.to_owned(), stored.clone());
+                (StatusCode::OK, stored)
             }
             Method::DELETE => match objects.remove(path) {
                 Some(object) => (StatusCode::OK, object),
@@ -180,7 +192,30 @@ async fn an_entry_that_stands_in_the_way_of_ours_goes() {
     assert!(apply::resources(&client, &cluster, &resources, &Known::default()).await.is_err());
 }
 
-/// Whatever somebody changes or takes away in an object of ours comes back; what they add is theirs.
+/// A port that somebody added: apply alone would leave it there for ever, and be repeated at each look.
+#[tokio::test]
+async fn an_entry_that_nobody_wants_goes() {
+    let (script, cluster) = (Script::default(), cluster(json!({})));
+    let client = script.client();
+    let resources = resources(&cluster);
+    apply::resources(&client, &cluster, &resources, &Known::default()).await.expect("applied");
+    let path = "/api/v1/namespaces/shop/services/orders";
+    let good = script.get(path).expect("exists");
+    let theirs = json!({"name": "theirs", "port": 9999});
+    let mut edited = good.clone();
+    edited["spec"]["ports"].as_array_mut().expect("ports").push(theirs.clone());
+    script.put(path, edited);
+    *script.port.lock().expect("lock") = Some(theirs);
+    script.writes();
+    apply::resources(&client, &cluster, &resources, &Known::default()).await.expect("applied");
+    assert_eq!(script.writes().len(), 3, "applied in vain, put back as a whole, applied");
+    assert_eq!(script.get(path), Some(good));
+    apply::resources(&client, &cluster, &resources, &Known::default()).await.expect("applied");
+    assert_eq!(script.writes(), []);
+}
+
+/// Whatever somebody changes or takes away in an object of ours comes back, and so do lists; fields that they add are
+/// theirs.
 #[tokio::test]
 async fn drift_is_repaired_in_every_kind_of_object() {
     let (script, cluster) = (Script::default(), cluster(json!({})));

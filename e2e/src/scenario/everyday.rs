@@ -132,6 +132,22 @@ fn drift(context: &Context) -> Result<String> {
         ensure!(service["metadata"]["labels"]["team"] == "a", "somebody's label is gone");
         Ok(())
     })?;
+    kubernetes.kubectl(&[
+        "patch",
+        "service",
+        NAME,
+        "--type=json",
+        "-p",
+        r#"[{"op": "add", "path": "/spec/ports/-", "value": {"name": "theirs", "port": 9999}}]"#,
+    ])?;
+    kubernetes.wait_for("the port that nobody wants is gone", READY_TIMEOUT, || {
+        let ports = kubernetes.get(&["service", NAME])?["spec"]["ports"].clone();
+        ensure!(
+            ports.as_array().is_some_and(|ports| ports.iter().all(|port| port["port"] != 9999)),
+            "{ports}"
+        );
+        Ok(())
+    })?;
     let service = kubernetes.kubectl(&["get", "service", NAME, "-o", "json", "--show-managed-fields"])?;
     let service: Value = serde_json::from_str(&service)?;
     let ours = service["metadata"]["managedFields"]
@@ -150,7 +166,7 @@ fn drift(context: &Context) -> Result<String> {
     })?;
     cluster.wait_ready(3)?;
     ensure!(pods(kubernetes)? == before, "a server was replaced");
-    Ok(format!("{} objects deleted, 2 edited, all put right after {}", deleted.len(), shown(start)))
+    Ok(format!("{} objects deleted, 3 edits, all put right after {}", deleted.len(), shown(start)))
 }
 
 fn pause(context: &Context) -> Result<String> {
