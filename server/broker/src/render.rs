@@ -27,6 +27,8 @@ pub(crate) struct Scratch {
     pub message_bytes: u64,
     /// Nothing but short messages was rendered: another sid of the same length can be put in their place.
     is_patchable: bool,
+    /// Where the sids of what was rendered are, once that was asked for.
+    sids: Vec<u32>,
 }
 
 impl Scratch {
@@ -39,6 +41,7 @@ impl Scratch {
             total: 0,
             message_bytes: 0,
             is_patchable: true,
+            sids: Vec::new(),
         }
     }
 
@@ -49,6 +52,7 @@ impl Scratch {
     pub fn begin(&mut self) {
         (self.at, self.segment_start, self.total, self.message_bytes) = (0, 0, 0, 0);
         self.segments.clear();
+        self.sids.clear();
         self.is_patchable = true;
     }
 
@@ -126,20 +130,46 @@ impl Scratch {
         publish: &Publish,
         (sid, headers): (Sid<'_>, bool),
     ) {
+        let short = (publish.end - tail_start(publish)) < BY_REFERENCE_BYTES as u32;
+        match (sid, publish.verbatim && short, publish.header_len > 0) {
+            (Sid::Short(sid, sid_len), true, false) => {
+                self.short_message(b"MSG ", (subjects, read), publish, (sid, sid_len));
+            }
+            (Sid::Short(sid, sid_len), true, true) if headers => {
+                self.short_message_with_header((subjects, read), publish, (sid, sid_len));
+            }
+            _ => self.any_message((subjects, read), number, publish, sid, headers),
+        }
+    }
+
+    #[inline(never)]
+    fn short_message_with_header(
+        &mut self,
+        from: (&[u8], &[u8]),
+        publish: &Publish,
+        sid: (&[u8; SID], usize),
+    ) {
+        self.short_message(b"HMSG ", from, publish, sid);
+    }
+
+    /// A message in the spelling that clients really use, of a size to be copied.
+    #[inline(always)]
+    fn short_message<const VERB: usize>(
+        &mut self,
+        verb: &[u8; VERB],
+        (subjects, read): (&[u8], &[u8]),
+        publish: &Publish,
+        (sid, sid_len): (&[u8; SID], usize),
+    ) {
         let (end, subject_len) = (publish.end as usize, publish.subject_len as usize);
         let start = tail_start(publish) as usize;
-        let (Sid::Short(sid, sid_len), true, 0, true) =
-            (sid, publish.verbatim, publish.header_len, end - start < BY_REFERENCE_BYTES)
-        else {
-            return self.any_message((subjects, read), number, publish, sid, headers);
-        };
         self.message_bytes += publish.body_len() as u64;
-        self.reserve(4 + subject_len + SID + end - start);
+        self.reserve(VERB + subject_len + SID + end - start);
         let (buffer, mut at) = (&mut self.buffer[..], self.at);
-        buffer[at..at + 4].copy_from_slice(b"MSG ");
+        buffer[at..at + VERB].copy_from_slice(verb);
         // the blank behind the subject comes along
-        blockwise(buffer, at + 4, subjects, publish.subject as usize, subject_len + 1);
-        at += 5 + subject_len;
+        blockwise(buffer, at + VERB, subjects, publish.subject as usize, subject_len + 1);
+        at += VERB + 1 + subject_len;
         buffer[at..at + SID].copy_from_slice(sid);
         at += sid_len;
         blockwise(buffer, at, read, start, end - start);
@@ -158,18 +188,21 @@ impl Scratch {
         if !self.is_patchable || before_len != len {
             return false;
         }
-        let kept = u128::MAX.checked_shl(8 * len as u32).unwrap_or(0);
-        let block = u128::from_le_bytes(*block) & !kept;
-        let mut at = 0;
-        for message in messages {
-            at += 5 + message.subject_len as usize;
-            let Some(place) = self.buffer.get_mut(at..).and_then(|b| b.first_chunk_mut::<SID>()) else {
-                return false;
-            };
-            *place = (u128::from_le_bytes(*place) & kept | block).to_le_bytes();
-            at += len + (message.end - tail_start(message)) as usize;
+        if self.sids.is_empty() {
+            self.find_sids(messages, len);
         }
-        true
+        replace_sids(&mut self.buffer, &self.sids, (block, len))
+    }
+
+    #[inline(never)]
+    fn find_sids<'a>(&mut self, messages: impl Iterator<Item = &'a Publish>, sid_len: usize) {
+        let mut at = 0;
+        self.sids.extend(messages.map(|message| {
+            at += if message.header_len > 0 { 6 } else { 5 } + message.subject_len;
+            let sid = at;
+            at += sid_len as u32 + message.end - tail_start(message);
+            sid
+        }));
     }
 
     /// Headers, large payloads, unusual spellings, long sids, and what mappings and imports rename: the subject is
@@ -325,6 +358,35 @@ impl<'a> Sid<'a> {
     }
 }
 
+/// Puts a sid over the one at each place.
+#[inline(never)]
+fn replace_sids(buffer: &mut [u8], places: &[u32], (block, len): (&[u8; SID], usize)) -> bool {
+    let behind = u128::MAX.checked_shl(8 * len as u32).unwrap_or(0);
+    let sid = u128::from_le_bytes(*block) & !behind;
+    if len <= size_of::<u64>() {
+        return replace_words(buffer, places, [behind as u64], [sid as u64]);
+    }
+    replace_words(buffer, places, [behind as u64, (behind >> 64) as u64], [sid as u64, (sid >> 64) as u64])
+}
+
+/// Keeps what `kept` says of the words at each place and puts `words` over the rest: the innermost loop of a fan-out.
+#[inline(always)]
+fn replace_words<const WORDS: usize>(
+    buffer: &mut [u8],
+    places: &[u32],
+    kept: [u64; WORDS],
+    words: [u64; WORDS],
+) -> bool {
+    for at in places {
+        let at = *at as usize;
+        let Some(place) = buffer.get_mut(at..at + 8 * WORDS) else { return false };
+        for (place, (kept, word)) in place.as_chunks_mut::<8>().0.iter_mut().zip(kept.iter().zip(words)) {
+            *place = (u64::from_le_bytes(*place) & kept | word).to_le_bytes();
+        }
+    }
+    true
+}
+
 /// Where what is forwarded byte for byte begins: the reply, or the sizes without one.
 #[inline(always)]
 fn tail_start(publish: &Publish) -> u32 {
@@ -362,7 +424,9 @@ fn sizes_text(publish: &Publish) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::client::{Limits, parse_publish};
+    use wire::client::{Limits, parse_header_publish, parse_publish};
+
+    const HEADER: &str = "NATS/1.0\r\nA: b\r\n\r\n";
 
     /// What a subscriber with that sid gets.
     fn rendered(scratch: &mut Scratch, read: &[u8], messages: &[Publish], sid: Sid<'_>) -> String {
@@ -385,14 +449,22 @@ mod tests {
         let mut read = Vec::new();
         for size in [0, 1, 30, 31, 32, 33, 64, 200, 255, 256, 257, 300, 5_000] {
             let reply = if size % 2 == 0 { "" } else { "_INBOX.x " };
-            read.extend_from_slice(format!("PUB orders.{size} {reply}{size}\r\n").as_bytes());
+            let head = if size % 3 == 0 { String::new() } else { format!("{} ", HEADER.len()) };
+            let header = if head.is_empty() { "" } else { HEADER };
+            let (verb, size_all) = (if head.is_empty() { "PUB" } else { "HPUB" }, size + header.len());
+            read.extend_from_slice(
+                format!("{verb} orders.{size} {reply}{head}{size_all}\r\n{header}").as_bytes(),
+            );
             read.extend((0..size).map(|i| b'a' + (i % 26) as u8));
             read.extend_from_slice(b"\r\n");
         }
         let (mut messages, mut at) = (Vec::new(), 0);
         let end = read.len();
         read.resize(end + READ_PADDING, 0);
-        while let Some(message) = parse_publish(&read, at, end, &Limits::default()) {
+        let limits = Limits::default();
+        while let Some(message) =
+            parse_publish(&read, at, end, &limits).or_else(|| parse_header_publish(&read, at, end, &limits))
+        {
             messages.push(message);
             at = message.end as usize;
         }
@@ -406,7 +478,7 @@ mod tests {
                 (Sid::Short(&first, before.len() + 1), Sid::Short(&second, after.len() + 1));
             let text = rendered(&mut scratch, &read, &messages, first);
             assert!(text.starts_with(&format!(
-                "MSG orders.0 {before} 0\r\n\r\nMSG orders.1 {before} _INBOX.x 1\r\na\r\n"
+                "MSG orders.0 {before} 0\r\n\r\nHMSG orders.1 {before} _INBOX.x 18 19\r\n{HEADER}a\r\n"
             )));
             let wanted = rendered(&mut scratch, &read, &messages, second);
             assert_eq!(rendered(&mut scratch, &read, &messages, first), text);

@@ -32,9 +32,38 @@ pub(crate) mod refusal {
     pub const UNKNOWN: &str = "Message delivered but remote does not support message tracing so no trace event generated from there";
 }
 
-/// Whether a block of headers may ask for a trace: cheap, for each message with headers.
+/// Whether a block of headers may ask for a trace: for each message with headers, so nearly none is looked at twice.
 #[inline]
 pub(crate) fn may_ask(header: &[u8]) -> bool {
+    has_race(header) && has_name(header)
+}
+
+/// Both names have `race` in them, in whatever case: sought in sixteen places at once, wherever it would leave room for
+/// the rest of a line.
+#[inline]
+fn has_race(header: &[u8]) -> bool {
+    const PLACES: usize = 16;
+    const BLOCK: usize = PLACES + 3;
+    let mut at = FIRST_LINE.len() + 1;
+    let mut has_race = false;
+    while at + LINE_LEN_AFTER_RACE <= header.len() {
+        // the last block begins early enough to be a whole one
+        let Some(block) = header.get(at.min(header.len().saturating_sub(BLOCK))..) else { break };
+        let Some(block) = block.first_chunk::<BLOCK>() else { return true };
+        for place in 0..PLACES {
+            let is = |offset: usize, letter: u8| block[place + offset] | 0x20 == letter;
+            has_race |= is(0, b'r') & is(2, b'c') & is(3, b'e');
+        }
+        at += PLACES;
+    }
+    has_race
+}
+
+/// What the shortest line that asks for a trace has from `race` on: `race-Dest:x\r\n`.
+const LINE_LEN_AFTER_RACE: usize = 13;
+
+#[cold]
+fn has_name(header: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', header).any(|end| match header.get(end + 1) {
         Some(b'N') => header[end + 1..].starts_with(DESTINATION),
         Some(b't' | b'T') => {
@@ -379,6 +408,27 @@ mod tests {
         assert_eq!(asked("traceparent: 00-a-b-00"), None);
         assert_eq!(asked("traceparent: 00-a-b-1"), None);
         assert_eq!(asked("nats-trace-dest: x"), None);
+    }
+
+    #[test]
+    fn headers_that_ask_are_found_wherever_they_stand_and_others_are_not() {
+        for asking in ["Nats-Trace-Dest:x", "traceparent:---01", "TRACEPARENT:---01"] {
+            for (before, after) in (0..40).flat_map(|before| (0..40).map(move |after| (before, after))) {
+                let (before, after) = ("b".repeat(before), "b".repeat(after));
+                let header = format!("NATS/1.0\r\nA:{before}\r\n{asking}\r\nC:{after}\r\n\r\n");
+                assert!(may_ask(header.as_bytes()), "{header}");
+                let other = header.replace(asking, "Nats-Msg-Id: trace");
+                assert!(!may_ask(other.as_bytes()), "{other}");
+            }
+            let shortest = format!("NATS/1.0\r\n{asking}\r\n");
+            assert!(
+                Asked::parse(shortest.as_bytes()).is_some() && may_ask(shortest.as_bytes()),
+                "{shortest}"
+            );
+        }
+        for len in 0..40 {
+            assert!(!may_ask(&b"NATS/1.0\r\nA: 0123456789012345678901234567890123456789"[..len]));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use hashbrown::HashTable;
 use recheck::refused;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use wire::client::{Error, Limits, Op, Publish, parse_publish, parse_publish_again};
+use wire::client::{Error, Limits, Op, Publish, parse_header_publish, parse_publish, parse_publish_again};
 use wire::info::{Connect, Info};
 use wire::lines::quoted;
 
@@ -225,7 +225,26 @@ impl Client {
                     break;
                 }
             }
-            let Some(publish) = parse_publish(read, at, end, &limits) else { break };
+            let publish = match parse_publish(read, at, end, &limits) {
+                Some(publish) => publish,
+                None => match parse_header_publish(read, at, end, &limits) {
+                    Some(publish) if self.may_publish_headers(read, &publish) => {
+                        if let Some((before, verdict)) = last
+                            && publish.reply_len == 0
+                            && read[publish.subject_range()] == read[before.subject_range()]
+                        {
+                            if verdict == Verdict::Delivered {
+                                context.router.publish_again(&publish);
+                            }
+                            (at, messages) = (publish.end as usize, messages + 1);
+                            bytes += publish.body_len();
+                            continue;
+                        }
+                        publish
+                    }
+                    _ => break,
+                },
+            };
             if publish.reply_len > 0 && is_reserved_reply(&read[publish.reply_range()]) {
                 break;
             }
@@ -251,6 +270,11 @@ impl Client {
         self.messages += messages;
         self.bytes += bytes as u64;
         at
+    }
+
+    /// Whether headers are nothing special here.
+    fn may_publish_headers(&self, read: &[u8], publish: &Publish) -> bool {
+        self.link.has(FLAG_HEADERS) && !Router::may_trace(read, publish)
     }
 
     /// Publishes `first` and the messages behind it, a few at once: where plans are so many that they come from

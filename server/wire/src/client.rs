@@ -136,10 +136,8 @@ pub fn parse<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Result<Step<'a>, 
     if let Some(publish) = parse_publish(buf, at, buf.len(), limits) {
         return Ok(Step::Op(Op::Publish(publish), publish.end as usize - at));
     }
-    if buf.get(at..at + 5) == Some(b"HPUB ")
-        && let Some(step) = parse_hpub_fast(buf, at, limits)
-    {
-        return Ok(step);
+    if let Some(publish) = parse_header_publish(buf, at, buf.len(), limits) {
+        return Ok(Step::Op(Op::Publish(publish), publish.end as usize - at));
     }
     parse_any(buf, at, limits)
 }
@@ -210,11 +208,19 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 /// One to six digits and `\r\n`: where the digits end, and what they say.
 #[inline(always)]
 fn size_line(buf: &[u8], at: usize) -> Option<(usize, usize)> {
+    let (end, size, behind) = number(buf, at)?;
+    (behind == LINE_END).then_some((end, size))
+}
+
+/// One to seven digits and a blank: where they end, what they say, and what is behind them: two bytes, if there are
+/// no more than six digits, else one.
+#[inline(always)]
+fn number(buf: &[u8], at: usize) -> Option<(usize, usize, u16)> {
     let word = u64::from_le_bytes(*buf.get(at..)?.first_chunk()?);
     let found = word.wrapping_sub(LOW) & !word & TOP;
     // the top bit of the blank's byte
     let bit = found.trailing_zeros();
-    if !(15..64).contains(&bit) || (word >> (bit - 7)) as u16 != LINE_END {
+    if !(15..64).contains(&bit) {
         return None;
     }
     // the digits at the top of the word, zeros below them
@@ -227,7 +233,7 @@ fn size_line(buf: &[u8], at: usize) -> Option<(usize, usize)> {
     let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
     let high = (pairs & PAIRS).wrapping_mul(100 + (1_000_000 << 32));
     let low = ((pairs >> 16) & PAIRS).wrapping_mul(1 + (10_000 << 32));
-    Some((at + (bit / 8) as usize, (high.wrapping_add(low) >> 32) as usize))
+    Some((at + (bit / 8) as usize, (high.wrapping_add(low) >> 32) as usize, (word >> (bit - 7)) as u16))
 }
 
 /// The publish of that line, unless it is over a limit or not whole.
@@ -265,57 +271,52 @@ fn whole(
     })
 }
 
-/// `HPUB subject [reply] header-size size\r\n…`.
-fn parse_hpub_fast<'a>(buf: &'a [u8], at: usize, limits: &Limits) -> Option<Step<'a>> {
-    let mut starts = [0usize; 4];
-    let mut ends = [0usize; 4];
-    let mut count = 0;
-    let mut from = at + 5;
-    let line_end = loop {
-        let end = find_blank(buf, from)?;
-        if end == from || count == 4 {
-            return None;
-        }
-        (starts[count], ends[count]) = (from, end);
-        count += 1;
-        match buf[end] {
-            b' ' => from = end + 1,
-            b'\r' if buf.get(end + 1) == Some(&b'\n') => break end,
-            _ => return None,
+/// [`parse_publish`] for `HPUB subject [reply] header-size size\r\n…`.
+#[inline(always)]
+pub fn parse_header_publish(buf: &[u8], at: usize, end: usize, limits: &Limits) -> Option<Publish> {
+    match buf.get(at..)?.first_chunk() == Some(b"HPUB ") {
+        true => header_publish(buf, at + 5, at, end, limits),
+        false => None,
+    }
+}
+
+#[inline(never)]
+fn header_publish(buf: &[u8], subject: usize, at: usize, end: usize, limits: &Limits) -> Option<Publish> {
+    let subject_end = find_blank(buf, subject)?;
+    if subject_end == subject || buf.get(subject_end) != Some(&b' ') {
+        return None;
+    }
+    let after = subject_end + 1;
+    let mut reply_len = 0;
+    let (header_len, (sizes_end, size)) = match two_sizes(buf, after) {
+        Some(sizes) => sizes,
+        None => {
+            let reply_end = find_blank(buf, after)?;
+            reply_len = reply_end - after;
+            if reply_len == 0 || buf.get(reply_end) != Some(&b' ') {
+                return None;
+            }
+            two_sizes(buf, reply_end + 1)?
         }
     };
-    if count < 3 || line_end - at > limits.control_line_bytes_max {
+    // without a byte of headers it is a message without headers, and not of the usual shape
+    if header_len == 0 || header_len > size {
         return None;
     }
-    let (header_len, size) = (
-        size_of(&buf[starts[count - 2]..ends[count - 2]])?,
-        size_of(&buf[starts[count - 1]..ends[count - 1]])?,
-    );
-    if header_len > size || limits.payload_bytes_max.is_some_and(|max| size > max) {
+    let sizes = if reply_len > 0 { after + reply_len + 1 } else { after };
+    let subject = (subject, subject_end);
+    let publish = whole(buf, at, end, limits, subject, (after, reply_len), (sizes, sizes_end), size)?;
+    Some(Publish { header_len: header_len as u32, ..publish })
+}
+
+/// A size, a blank and the [`size_line`] behind it.
+#[inline(always)]
+fn two_sizes(buf: &[u8], at: usize) -> Option<(usize, (usize, usize))> {
+    let (end, size, behind) = number(buf, at)?;
+    if behind as u8 != b' ' {
         return None;
     }
-    let body = line_end + 2;
-    let end = body + size + 2;
-    if end > buf.len() {
-        return Some(Step::More(end - at));
-    }
-    if buf[end - 2] != b'\r' || buf[end - 1] != b'\n' {
-        return None;
-    }
-    let (reply, reply_len) = if count == 4 { (starts[1], ends[1] - starts[1]) } else { (starts[1], 0) };
-    let publish = Publish {
-        subject: starts[0] as u32,
-        subject_len: (ends[0] - starts[0]) as u32,
-        reply: reply as u32,
-        reply_len: reply_len as u32,
-        sizes: starts[count - 2] as u32,
-        body: body as u32,
-        header_len: header_len as u32,
-        end: end as u32,
-        // without a byte of headers it is a message without headers
-        verbatim: header_len > 0,
-    };
-    Some(Step::Op(Op::Publish(publish), end - at))
+    Some((size, size_line(buf, end + 1)?))
 }
 
 const LOW: u64 = 0x2121_2121_2121_2121;
@@ -602,6 +603,59 @@ mod tests {
             let input = format!("PUB a {text}\r\nx\r\n");
             assert_eq!(one(input.as_bytes()), Err(Error::Arguments), "{text}");
         }
+    }
+
+    #[test]
+    fn a_publish_with_headers_means_the_same_in_the_usual_shape_and_in_any_other() {
+        let (limits, header) =
+            (Limits { payload_bytes_max: Some(2_000), ..Limits::default() }, "h".repeat(1_000));
+        for arguments in [
+            "a 12 13",
+            "a 0 13",
+            "a 13 12",
+            "a 12 012",
+            "a 13 13",
+            "a 999 1000",
+            "a 1000 1000",
+            "a 1 2001",
+            "a 5 12 13",
+            "a r 12 13",
+            "a  12 13",
+            "a 12  13",
+            "a r 12",
+            "a 12",
+            "a",
+            "",
+            " a 12 13",
+            "a 12 13 ",
+            "a 1x 13",
+            "a 12 1x",
+            "a r s 12 13",
+            "a r 0 13",
+            "a r 12\t13",
+            "a -1 13",
+            "a 0000001 2",
+            "a 00000001 2",
+            "a 1 0000002",
+            "a.long.subject.of.many.tokens and.a.long.reply 100 200",
+        ] {
+            let total = arguments.trim().rsplit([' ', '\t']).next().unwrap_or_default().parse().unwrap_or(3);
+            let input = format!("HPUB {arguments}\r\n{}\r\n", &header.repeat(3)[..total]);
+            for behind in ["", "PING\r\nPING\r\n"] {
+                let buf = [input.as_bytes(), behind.as_bytes()].concat();
+                let any = parse_any(&buf, 0, &limits);
+                assert_eq!(parse(&buf, 0, &limits), any, "{arguments:?}");
+                for end in [input.len() - 1, input.len(), buf.len()] {
+                    let usual = parse_header_publish(&buf, 0, end, &limits);
+                    let Some(publish) = usual else { continue };
+                    assert!(publish.verbatim && end >= input.len(), "{arguments:?}");
+                    assert_eq!(any, Ok(Step::Op(Op::Publish(publish), input.len())), "{arguments:?}");
+                }
+            }
+        }
+        let usual = |text: &str| parse_header_publish(text.as_bytes(), 0, text.len(), &limits).is_some();
+        assert!(usual("HPUB a 1 2\r\nhp\r\n+++") && usual("HPUB a 1 1 2\r\nhp\r\n+++"));
+        assert!(!usual("hpub a 1 2\r\nhp\r\n+++") && !usual("HPUB a 1 2\r\nhp"));
     }
 
     #[test]

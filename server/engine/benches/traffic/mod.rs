@@ -32,13 +32,14 @@ impl Wake for NoBell {
 }
 
 /// The names of all scenarios.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "to-nobody-16B",
     "1-to-1-16B",
     "1-to-1-16B-in-small-reads",
     "1-to-1-1KB",
     "1-to-1-64KB",
     "1-to-1-headers",
+    "1-to-1-message-id",
     "1-to-100-128B",
     "queue-of-8-128B",
     "1000-subjects-128B",
@@ -95,6 +96,13 @@ impl Traffic {
                 traffic.subscriber("SUB bulk.data 1\r\n");
                 traffic.batch(|_| {
                     "HPUB bulk.data 22 38\r\nNATS/1.0\r\nKey: abc\r\n\r\n0123456789abcdef\r\n".into()
+                });
+            }
+            "1-to-1-message-id" => {
+                traffic.subscriber("SUB bulk.data 1\r\n");
+                traffic.batch(|number| {
+                    let id = format!("NATS/1.0\r\nNats-Msg-Id: 0f1e2d3c-4b5a-6978-8796-{number:012}\r\n\r\n");
+                    format!("HPUB bulk.data {} {}\r\n{id}0123456789abcdef\r\n", id.len(), id.len() + 16)
                 });
             }
             "1-to-100-128B" => {
