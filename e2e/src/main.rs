@@ -16,6 +16,7 @@ mod process;
 mod provider;
 mod scale;
 mod scenario;
+mod tokens;
 
 use std::process::ExitCode;
 

@@ -11,6 +11,8 @@ mod follower;
 mod load;
 mod mixed;
 mod network;
+mod resolvers;
+mod tenants;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -37,10 +39,14 @@ enum Story {
     Replace,
     /// Every mode of route compression on both kinds of servers
     Compression,
+    /// Folders of account tokens of both kinds of servers become alike, and caches before them
+    Resolvers,
     /// 3 to 60 to 3 servers under load
     Elastic,
     /// Full meshes of rising size, measured
     Scale,
+    /// 5,000 accounts whose users log in, measured beside nats-server
+    Accounts,
     /// A server joins one with 100,000 subscriptions
     Subscriptions,
     /// --signal ldm and a pod's end, with official clients
@@ -64,7 +70,8 @@ enum Story {
 impl Story {
     /// What a commit is checked with: all but the measuring.
     fn short() -> Vec<Story> {
-        Story::value_variants().iter().copied().filter(|story| *story != Story::Scale).collect()
+        let measuring = [Story::Scale, Story::Accounts];
+        Story::value_variants().iter().copied().filter(|story| !measuring.contains(story)).collect()
     }
 }
 
@@ -140,8 +147,12 @@ impl ClusterArguments {
                 Story::Mixed => mixed::serve(&mut context),
                 Story::Replace => mixed::replace(&mut context),
                 Story::Compression => mixed::compression(&mut context),
+                Story::Resolvers => {
+                    resolvers::folders(&mut context).and_then(|()| resolvers::caches(&mut context))
+                }
                 Story::Elastic => elastic::elastic(&mut context),
                 Story::Scale => elastic::scale(&mut context),
+                Story::Accounts => tenants::tenants(&mut context),
                 Story::Subscriptions => elastic::subscriptions(&mut context),
                 Story::Drain => drain::drain(&mut context),
                 Story::Kill => faults::kill(&mut context),

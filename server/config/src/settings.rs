@@ -397,14 +397,14 @@ impl Settings {
         }
     }
 
-    /// Accounts that have a route of their own: those written and the system account. Empty if routes are
-    /// not pooled.
-    pub fn pinned_accounts(&self) -> Vec<&str> {
+    /// Accounts that have a route of their own: those written and the system account, which in operator mode has
+    /// the name that the operator's token says. Empty if routes are not pooled.
+    pub fn pinned_accounts<'a>(&'a self, system_account: Option<&'a str>) -> Vec<&'a str> {
         if self.cluster.pool_size == 0 {
             return Vec::new();
         }
         let mut names: Vec<&str> = self.cluster.accounts.iter().map(String::as_str).collect();
-        if let Some(system) = self.system_account_name().filter(|name| !names.contains(name)) {
+        if let Some(system) = system_account.filter(|name| !names.contains(name)) {
             names.push(system);
         }
         names

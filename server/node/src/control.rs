@@ -100,7 +100,7 @@ async fn run(
         match order {
             Order::Reconfigured => {
                 if let Some(hub) = &hub {
-                    routes::reconfigure(hub, &shared.settings());
+                    routes::reconfigure(hub, &shared);
                 }
             }
             Order::LameDuck => {

@@ -61,7 +61,7 @@ impl Edge {
         let (sender, effects) = unbounded_channel();
         let used = Arc::new(Notify::new());
         let random = Box::new(rand::rand_core::UnwrapErr(rand::rngs::SysRng));
-        let mesh = Mesh::with_random(mesh_settings(settings), identity(shared, settings), random);
+        let mesh = Mesh::with_random(mesh_settings(shared, settings), identity(shared, settings), random);
         let name = mesh.cluster_name().to_owned();
         // as nats-server: clients are told of servers once there is another one; from then on always
         shared.update_info(|info| info.cluster = name);
@@ -238,15 +238,17 @@ fn hand_over(
 }
 
 /// Takes over what may change of the cluster's settings while it runs.
-pub fn reconfigure(hub: &Hub, settings: &Settings) {
+pub fn reconfigure(hub: &Hub, shared: &Shared) {
+    let settings = &shared.settings();
     let port = hub.with_quietly(|mesh| mesh.route_port());
-    if let Err(error) = hub.reconfigure(mesh_settings(settings), advertise(settings, port), now()) {
+    if let Err(error) = hub.reconfigure(mesh_settings(shared, settings), advertise(settings, port), now()) {
         tracing::error!("the changed cluster settings are not taken over: {error}");
     }
 }
 
-fn mesh_settings(settings: &Settings) -> cluster::Settings {
+fn mesh_settings(shared: &Shared, settings: &Settings) -> cluster::Settings {
     let cluster = &settings.cluster;
+    let system = Some(monitor::Source::system_account(shared)).filter(|name| !name.is_empty());
     let routes = cluster.routes.iter().filter_map(|url| {
         let user = url.username.clone().map(|user| (user, url.password.clone().unwrap_or_default()));
         Some(RouteUrl { host: url.host.to_ascii_lowercase(), port: url.port?, user })
@@ -264,7 +266,7 @@ fn mesh_settings(settings: &Settings) -> cluster::Settings {
         cluster_name: cluster.name.clone(),
         routes: routes.collect(),
         pool_size: cluster.pool_size as usize,
-        pinned_accounts: settings.pinned_accounts().into_iter().map(str::to_owned).collect(),
+        pinned_accounts: settings.pinned_accounts(system.as_deref()).into_iter().map(str::to_owned).collect(),
         authorization,
         auth_timeout: cluster.auth_timeout(),
         permissions: permissions(cluster.permissions.as_ref()),

@@ -187,6 +187,11 @@ fn join(world: &World, resolver: &str, port: Option<u16>) -> Server {
     ));
     if port.is_some() {
         eventually("the servers are joined", || server.monitor().varz().remotes == 1);
+        let system = world.system.public_key();
+        eventually("the system account has a route of its own, under the operator's name for it", || {
+            let routes = server.monitor().routes(false).routes;
+            routes.iter().any(|route| route.account == system)
+        });
     }
     server
 }

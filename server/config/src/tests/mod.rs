@@ -34,7 +34,7 @@ fn without_a_file_the_defaults_are_nats_servers() {
     assert_eq!(s.http_host(), "0.0.0.0");
     assert_eq!(s.http_base_path(), "/");
     assert_eq!(s.system_account_name(), Some("$SYS"));
-    assert_eq!(s.pinned_accounts(), ["$SYS"]);
+    assert_eq!(s.pinned_accounts(s.system_account_name()), ["$SYS"]);
     assert_eq!((s.cluster.pool_size, s.limits.max_payload, s.limits.max_pending), (3, 1 << 20, 64 << 20));
     let empty = read("");
     assert_eq!(empty.settings, s);
@@ -49,10 +49,10 @@ fn what_depends_on_other_settings_follows_them() {
     assert_eq!(s.auth_timeout().as_millis(), 4500);
     assert_eq!((s.http_host(), s.http_base_path().as_str()), ("h", "/b/c"));
     assert_eq!(s.system_account_name(), None);
-    assert!(s.pinned_accounts().is_empty());
+    assert!(s.pinned_accounts(s.system_account_name()).is_empty());
     let s = settings("system_account: S, accounts: {S {}}\ncluster { accounts: [A] }");
-    assert_eq!(s.pinned_accounts(), ["A", "S"]);
-    assert!(settings("cluster { pool_size: -1 }").pinned_accounts().is_empty());
+    assert_eq!(s.pinned_accounts(s.system_account_name()), ["A", "S"]);
+    assert!(settings("cluster { pool_size: -1 }").pinned_accounts(Some("S")).is_empty());
     let s =
         settings("authorization { timeout: \"1m\", users: [{user: a}], default_permissions: {publish: x} }");
     assert_eq!(s.auth_timeout().as_secs(), 60);
