@@ -136,10 +136,10 @@ async fn serve(server: &str, account: &Account, jwt: &str) -> Result<TcpStream> 
     Ok(stream)
 }
 
-/// Reads until what was read ends so.
+/// Reads until this was read; more may come with it.
 async fn until(stream: &mut TcpStream, end: &str) -> Result<String> {
     let mut read = Vec::new();
-    while !read.ends_with(end.as_bytes()) {
+    while !read.windows(end.len()).any(|window| window == end.as_bytes()) {
         let count = tokio::time::timeout(Duration::from_secs(60), stream.read_buf(&mut read)).await??;
         ensure!(count > 0, "the server hung up: {}", String::from_utf8_lossy(&read));
     }
