@@ -47,6 +47,9 @@ pub struct Usage {
     pub accounted: Duration,
     /// Resident memory, bytes.
     pub resident_bytes: u64,
+    /// Resident memory that is no page of a file, bytes: what grows with the work, whichever parts of its program a
+    /// server happens to have in use.
+    pub own_bytes: u64,
     /// Highest resident memory so far, bytes.
     pub resident_peak_bytes: u64,
 }
@@ -65,6 +68,7 @@ impl Usage {
         self.scheduled += other.scheduled;
         self.accounted += other.accounted;
         self.resident_bytes += other.resident_bytes;
+        self.own_bytes += other.own_bytes;
         self.resident_peak_bytes += other.resident_peak_bytes;
     }
 }
@@ -337,6 +341,7 @@ fn usage_of(folder: &Path) -> Usage {
         scheduled: Duration::from_nanos(scheduled),
         accounted: accounted(&read("stat")),
         resident_bytes: kilobytes(&status, "VmRSS:") * 1024,
+        own_bytes: kilobytes(&status, "RssAnon:") * 1024,
         resident_peak_bytes: kilobytes(&status, "VmHWM:") * 1024,
     }
 }
@@ -435,7 +440,7 @@ mod tests {
     #[test]
     fn this_process_costs_something() {
         let usage = own_usage();
-        assert!(usage.resident_bytes > 0);
+        assert!(usage.own_bytes > 0 && usage.resident_bytes > usage.own_bytes);
         assert!(usage.resident_peak_bytes >= usage.resident_bytes);
     }
 }

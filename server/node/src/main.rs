@@ -135,6 +135,7 @@ fn serve(flags: &Flags) -> anyhow::Result<()> {
     });
     let asked = program.clone();
     server.on_reload_request(move || asked.reload());
+    heap::let_go_of_program();
     signals::obey(server, &program)
 }
 

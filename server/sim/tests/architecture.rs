@@ -308,14 +308,14 @@ fn no_work_is_left_as_a_placeholder() {
 }
 
 #[test]
-fn unsafe_code_is_two_blocks_in_the_room_of_the_heap_and_nowhere_else() {
+fn unsafe_code_is_three_blocks_in_the_room_of_the_heap_and_nowhere_else() {
     let mut found = Vec::new();
     for path in sources(&root().join("server").join(UNSAFE_ROOM)) {
         let text = read(&path);
         let blocks = shipped_lines(&text).filter(|(_, line)| contains_word(code(line), "unsafe {"));
         found.extend(blocks.map(|(number, line)| format!("{}: {}", place(&path, number), line.trim())));
     }
-    assert_eq!(found.len(), 2, "unsafe blocks: {found:#?}");
+    assert_eq!(found.len(), 3, "unsafe blocks: {found:#?}");
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn idle(bench: &Bench<'_>, count: usize) -> Result<Metrics, Error> {
     std::thread::sleep(bench.timing.measured);
     let full = servers.usage();
     let seconds = bench.timing.measured.as_secs_f64();
-    let grown = full.resident_bytes.saturating_sub(empty.resident_bytes);
+    let grown = full.own_bytes.saturating_sub(empty.own_bytes);
     let cpu = full.processor_since(&before).as_nanos() as f64;
     let mut metrics = Metrics::from([
         (Metric::SetupRate, count as f64 / setup.as_secs_f64()),

@@ -46,7 +46,7 @@ pub enum Metric {
     ResidentPeakBytes,
     /// Resident memory after the load has gone, bytes.
     ResidentAfterBytes,
-    /// Resident memory for each connection or subscription, bytes.
+    /// Resident memory for each connection or subscription, pages of files not counted, bytes.
     BytesEach,
     /// Resident memory that 50,000 connections would take, by the bytes each, bytes.
     Extrapolated,

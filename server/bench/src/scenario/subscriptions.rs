@@ -79,7 +79,7 @@ fn subscriptions(bench: &Bench<'_>, count: usize) -> Result<Metrics, Error> {
     let full = servers.usage();
     let flow = load.run(bench.timing, &|| servers.usage())?;
     let mut metrics = figures(&servers, &flow.spent);
-    let grown = full.resident_bytes.saturating_sub(empty.resident_bytes);
+    let grown = full.own_bytes.saturating_sub(empty.own_bytes);
     metrics.insert(Metric::BytesEach, grown as f64 / count as f64);
     metrics.insert(Metric::SetupRate, count as f64 / setup.as_secs_f64());
     if count == SUBSCRIPTIONS_MAX {
