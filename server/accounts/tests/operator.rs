@@ -4,6 +4,7 @@ use accounts::*;
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 const NONCE: &[u8] = b"the nonce";
 /// 2026-11-21 12:00:00 UTC.
@@ -497,6 +498,46 @@ fn imports_end_when_their_activation_expires_unless_it_was_renewed() {
     let renewed = table.with_account(&token(until(NOW + 200)), nanos(NOW + 50)).unwrap();
     assert!(renewed.without_expired(nanos(NOW + 100)).unwrap().is_none());
     assert_eq!(streams(&renewed), 1);
+}
+
+#[test]
+fn accounts_for_whom_nothing_changes_are_taken_over_as_they_are() {
+    let (world, system) = (World::new(), KeyPair::new_account());
+    let (importer, bystander) = (KeyPair::new_account(), KeyPair::new_account());
+    let token = |pair: &KeyPair, mut nats: Value| {
+        nats["limits"] = limits();
+        mint(&world.operator, &pair.public_key(), "account", nats, json!({}))
+    };
+    let exports =
+        |subject: &str| token(&world.account, json!({"exports": [{"subject": subject, "type": "stream"}]}));
+    let imports = json!({"imports": [
+        {"subject": "news", "account": world.account.public_key(), "type": "stream", "local_subject": "news"}
+    ]});
+    let tokens = vec![token(&system, json!({})), exports("news"), token(&importer, imports)];
+    let mut source = world.source(tokens);
+    source.operators.operators = vec![world.operator_token(json!({"system_account": system.public_key()}))];
+    let first = Table::new(source, nanos(NOW)).unwrap();
+    let account = |table: &Table, pair: &KeyPair| {
+        table.account(table.find(&pair.public_key()).unwrap()).unwrap().clone()
+    };
+    let same =
+        |one: &Table, two: &Table, pair: &KeyPair| Arc::ptr_eq(&account(one, pair), &account(two, pair));
+    let second = first.with_account(&token(&bystander, json!({})), nanos(NOW)).unwrap();
+    assert!(same(&first, &second, &system) && same(&first, &second, &world.account));
+    let services = |table: &Table, pair: &KeyPair| account(table, pair).imports.services.len();
+    assert_eq!(services(&second, &bystander), services(&second, &world.account), "of the system account");
+    assert_eq!(account(&second, &importer).imports.streams.len(), 1);
+    // who imports hears of what the exporter takes back
+    let third = second.with_account(&exports("other"), nanos(NOW)).unwrap();
+    assert_eq!(account(&third, &importer).imports.streams.len(), 0);
+    assert!(same(&second, &third, &bystander) && !same(&second, &third, &world.account));
+    // what all import from the system account may change with it
+    let fourth = third.with_account(&token(&system, json!({"name": "x"})), nanos(NOW)).unwrap();
+    assert!(!same(&third, &fourth, &bystander));
+    let fifth = fourth.without_account(&bystander.public_key(), nanos(NOW)).unwrap();
+    assert!(account(&fifth, &bystander).is_removed && same(&fourth, &fifth, &system));
+    let sixth = fifth.with_account(&token(&bystander, json!({})), nanos(NOW)).unwrap();
+    assert!(!account(&sixth, &bystander).is_removed);
 }
 
 #[test]

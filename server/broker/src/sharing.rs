@@ -173,6 +173,18 @@ impl Account {
         }
     }
 
+    /// Whether these rules, and those of the accounts that they lead to, are in force already.
+    fn has_rules_of(&self, table: &accounts::Table, rules: &Arc<accounts::Account>) -> bool {
+        self.sharing().is_some_and(|sharing| {
+            let mut exporters = sharing.exporters.iter();
+            Arc::ptr_eq(&sharing.rules, rules)
+                && exporters.all(|(index, exporter)| {
+                    let now = table.account(accounts::AccountId::from_index(*index));
+                    now.is_some_and(|now| Arc::ptr_eq(&exporter.rules, now))
+                })
+        })
+    }
+
     /// Other rules: shadows of live subscriptions are cast anew where the imported streams changed.
     pub(crate) fn set_sharing(&self, sharing: Option<Arc<Sharing>>, broker: &Broker, dirty: &mut Dirty) {
         let mut lifted = Vec::new();
@@ -242,7 +254,7 @@ impl Broker {
     /// be flushed.
     pub fn share(&self, table: &accounts::Table, dirty: &mut Dirty) {
         for rules in table.accounts() {
-            if !shares(rules) {
+            if !shares(rules) || self.account(&rules.name).has_rules_of(table, rules) {
                 continue;
             }
             let imported = rules.imports.streams.iter().map(|import| import.account);

@@ -109,6 +109,10 @@ fn assemble(
     let exchanged = network::connect(&drafts, &context, &mut notes)?;
     let mut accounts = Vec::new();
     for ((index, draft), (exports, imports)) in drafts.iter().enumerate().zip(exchanged) {
+        if let Some(account) = &draft.same {
+            accounts.push(account.clone());
+            continue;
+        }
         let account = draft.source.name.as_str();
         let mappings = match Mappings::new(&draft.source.mappings, &source.cluster, account) {
             Err(error) if draft.claims.is_some() => {
@@ -155,6 +159,8 @@ struct Draft {
     source: AccountSource,
     claims: Option<Arc<AccountClaims>>,
     is_removed: bool,
+    /// The account of the table before, where it would be built the same.
+    same: Option<Arc<Account>>,
 }
 
 impl Draft {
@@ -163,13 +169,35 @@ impl Draft {
             source: AccountSource { name: name.into(), ..Default::default() },
             claims: None,
             is_removed: false,
+            same: None,
         }
+    }
+}
+
+/// Accounts of the table before that would be built the same: of the same configuration, with the same token, and
+/// without imports, which depend on other accounts and on time. So a table with one more account of thousands costs
+/// little. What every account imports from the system account is the same as long as that is.
+struct Unchanged<'a>(Option<&'a Table>);
+
+impl<'a> Unchanged<'a> {
+    fn new(source: &Arc<AccountsSource>, previous: Option<&'a Table>, tokens: &Tokens) -> Unchanged<'a> {
+        let all = Unchanged(previous.filter(|table| Arc::ptr_eq(&table.source, source)));
+        let system = previous.and_then(|table| table.account(table.system_account?));
+        let system = system.and_then(|account| all.account(&tokens.get(&*account.name)?.1));
+        if system.is_some() { all } else { Unchanged(None) }
+    }
+
+    fn account(&self, claims: &Arc<AccountClaims>) -> Option<Arc<Account>> {
+        let table = self.0?;
+        let account = table.account(table.find(&claims.subject)?)?;
+        let same = account.claims.as_ref().is_some_and(|known| Arc::ptr_eq(known, claims));
+        (same && !account.is_removed && claims.nats.imports.is_empty()).then(|| account.clone())
     }
 }
 
 /// All accounts in the order of their numbers: first those of the table before.
 fn drafts(
-    source: &AccountsSource,
+    source: &Arc<AccountsSource>,
     previous: Option<&Table>,
     tokens: &Tokens,
     notes: &mut Vec<String>,
@@ -183,14 +211,19 @@ fn drafts(
         if found.iter().any(|draft| draft.source.name == account.name) {
             return Err(Error::DuplicateAccount(account.name.clone()));
         }
-        found.push(Draft { source: account.clone(), claims: None, is_removed: false });
+        found.push(Draft { source: account.clone(), ..Draft::empty("") });
     }
+    let unchanged = Unchanged::new(source, previous, tokens);
     let mut names: Vec<&String> = tokens.keys().collect();
     names.sort();
     for name in names {
         if let Some((_, claims)) = tokens.get(name) {
-            let source = claimed::account(claims, notes);
-            found.push(Draft { source, claims: Some(claims.clone()), is_removed: false });
+            let same = unchanged.account(claims);
+            let draft = match &same {
+                Some(_) => Draft::empty(name),
+                None => Draft { source: claimed::account(claims, notes), ..Draft::empty("") },
+            };
+            found.push(Draft { claims: Some(claims.clone()), same, ..draft });
         }
     }
     if let Some(system) = system_name(source)

@@ -35,7 +35,10 @@ pub(super) fn connect(
     context: &Context<'_>,
     notes: &mut Vec<String>,
 ) -> Result<Vec<(Exports, Imports)>, Error> {
-    let mut accounts: Vec<(Exports, Imports)> = drafts.iter().map(|_| Default::default()).collect();
+    // what an account that stays the same imports from the system account is not looked at
+    let exports = |draft: &Draft| draft.same.as_ref().map(|account| account.exports.clone());
+    let mut accounts: Vec<(Exports, Imports)> =
+        drafts.iter().map(|draft| (exports(draft).unwrap_or_default(), Imports::default())).collect();
     let mut settle = |draft: &Draft, result: Result<(), Error>| match (result, &draft.claims) {
         (Err(error), Some(_)) => {
             notes.push(error.to_string());
@@ -234,7 +237,7 @@ fn export_system(accounts: &mut Accounts, context: &Context<'_>) {
 fn import_system(drafts: &[Draft], accounts: &mut Accounts, context: &Context<'_>) {
     let Some(system) = context.system_account else { return };
     let exports = accounts[system.index()].0.clone();
-    for (index, draft) in drafts.iter().enumerate() {
+    for (index, draft) in drafts.iter().enumerate().filter(|(_, draft)| draft.same.is_none()) {
         let (name, imports) = (&draft.source.name, &mut accounts[index].1);
         let mut add = |from: &str, to: String, share: bool| {
             if imports.services.iter().any(|other| other.account == system && *other.from == *from) {
