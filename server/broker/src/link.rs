@@ -74,8 +74,9 @@ pub const FLAG_NO_TRACES: u8 = 32;
 /// Reply subjects of messages for this link are remembered.
 pub const FLAG_REPLIES: u8 = 16;
 
-/// A reader that took nothing for so long has stalled.
-const READING_NANOS: u64 = 1_000_000_000;
+/// A reader that took nothing for so long has stalled: publishers at full speed fill half of what may wait for it in
+/// less, and stood still for the rest of a second when it was one.
+const READING_NANOS: u64 = 2 * STALL_NANOS_MAX;
 
 /// Facts for monitoring; written by the session, read by whoever renders a document.
 #[derive(Clone, Debug, Default)]
