@@ -118,28 +118,15 @@ fn drift(context: &Context) -> Result<String> {
         })?;
     }
     kubernetes.kubectl(&["label", "service", NAME, "team=a"])?;
-    kubernetes.kubectl(&[
-        "patch",
-        "service",
-        NAME,
-        "--type=json",
-        "-p",
-        r#"[{"op": "replace", "path": "/spec/ports/0/port", "value": 9999}]"#,
-    ])?;
+    let edit = |patch| kubernetes.kubectl(&["patch", "service", NAME, "--type=json", "-p", patch]);
+    edit(r#"[{"op": "replace", "path": "/spec/ports/0/port", "value": 9999}]"#)?;
     kubernetes.wait_for("the port is put back", READY_TIMEOUT, || {
         let service = kubernetes.get(&["service", NAME])?;
         ensure!(service["spec"]["ports"][0]["port"] == 4222, "{}", service["spec"]["ports"]);
         ensure!(service["metadata"]["labels"]["team"] == "a", "somebody's label is gone");
         Ok(())
     })?;
-    kubernetes.kubectl(&[
-        "patch",
-        "service",
-        NAME,
-        "--type=json",
-        "-p",
-        r#"[{"op": "add", "path": "/spec/ports/-", "value": {"name": "theirs", "port": 9999}}]"#,
-    ])?;
+    edit(r#"[{"op": "add", "path": "/spec/ports/-", "value": {"name": "theirs", "port": 9999}}]"#)?;
     kubernetes.wait_for("the port that nobody wants is gone", READY_TIMEOUT, || {
         let ports = kubernetes.get(&["service", NAME])?["spec"]["ports"].clone();
         ensure!(
